@@ -1,0 +1,1 @@
+"""Benchmarks against established peers: ``python -m benchmarks NAME [--quick] [--json FILE]``."""

@@ -1,0 +1,216 @@
+"""What every benchmark shares: rows, fair timing, peak memory, a table, a JSON file.
+
+A benchmark is a module ``benchmarks/NAME.py`` with ``run(quick: bool) -> list[Row]``.
+
+Times are medians over several runs of ours and of the peer in alternation, in one process, so that
+a slow spell of a shared machine hits both alike. Both are called once before the clock starts:
+Numba compiles on the first call (or loads what it compiled earlier), the peer imports and fills
+its caches. So no row contains compilation.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NotRequired, TypedDict
+
+__all__ = [
+    "Row",
+    "alternate",
+    "peak_rss",
+    "peak_traced",
+    "row",
+    "table",
+    "timed_row",
+    "write_json",
+]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Row(TypedDict):
+    """One measured number, and the peer's.
+
+    `ratio` is ``peer_value / value``: of times and of memory it says how many times less ours
+    takes, so bigger is better for us. `peer`, `peer_value` and `ratio` are None where there is
+    nothing to compare with. Further keys may follow.
+    """
+
+    name: str
+    value: float
+    unit: str
+    peer: str | None
+    peer_value: float | None
+    ratio: float | None
+    repeats: NotRequired[int]
+    note: NotRequired[str]
+
+
+def row(  # noqa: PLR0913
+    name: str,
+    value: float,
+    unit: str,
+    peer: str | None = None,
+    peer_value: float | None = None,
+    **extra: Any,
+) -> Row:
+    """Make a row, with its ratio."""
+    ratio = peer_value / value if peer_value is not None and value > 0 else None
+    made: dict[str, Any] = {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "peer": peer,
+        "peer_value": peer_value,
+        "ratio": ratio,
+        **extra,
+    }
+    return made  # type: ignore[return-value]
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """Time one call, without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+    finally:
+        gc.enable()
+
+
+def alternate(functions: Sequence[Callable[[], object]], repeats: int = 5) -> list[float]:
+    """Return the median seconds of each function, after one warm-up call of each.
+
+    Parameters
+    ----------
+    functions : sequence of callable
+        Called in turn: first all once to warm up, then all `repeats` times.
+    repeats : int, default=5
+        Number of timed rounds.
+    """
+    for function in functions:
+        function()
+    rounds = [[_seconds(function) for function in functions] for _ in range(repeats)]
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def timed_row(
+    name: str,
+    ours: Callable[[], object],
+    peer: str,
+    theirs: Callable[[], object],
+    repeats: int = 5,
+) -> Row:
+    """Time ours against the peer's and make a row in seconds."""
+    value, peer_value = alternate([ours, theirs], repeats)
+    return row(name, value, "s", peer, peer_value, repeats=repeats)
+
+
+def peak_traced(function: Callable[[], object]) -> int:
+    """Return the bytes that a call allocates at its peak, as Python and NumPy report them.
+
+    Arrays that Numba makes inside compiled code, and buffers of BLAS, are not seen: see `peak_rss`.
+    """
+    gc.collect()
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _status(key: str) -> int:
+    """Read a memory figure of this process from Linux, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    msg = f"/proc/self/status has no {key}; peak_rss needs Linux"
+    raise OSError(msg)
+
+
+def _measure(target: str, arguments: list[Any]) -> int:
+    """Measure in this process what `peak_rss` asks for; it runs in the fresh one."""
+    module, name = target.split(":")
+    work = getattr(importlib.import_module(module), name)(*arguments)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    before = _status("VmRSS")
+    result = work()
+    peak = _status("VmHWM")
+    del result
+    return peak - before
+
+
+def peak_rss(target: str, *arguments: Any) -> int:
+    """Return the bytes by which a fresh process grows at the peak of a call, results included.
+
+    Counts what is really in memory, whoever allocated it. Linux only.
+
+    Parameters
+    ----------
+    target : str
+        ``"module:function"``. The function gets `arguments` and returns the callable to measure;
+        what it prepares (data, compiled kernels) is not counted.
+    *arguments
+        Anything that JSON can carry.
+    """
+    code = "import json, sys; from benchmarks.harness import _measure; "
+    code += "print('peak', _measure(sys.argv[1], json.loads(sys.argv[2])))"
+    command = [sys.executable, "-c", code, target, json.dumps(arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        msg = f"measuring {target}{arguments} failed:\n{done.stderr}"
+        raise RuntimeError(msg)
+    return int(done.stdout.split("peak")[-1])
+
+
+def _cell(value: object) -> str:
+    """Format one cell."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as an aligned table; numbers to the right, keys of any row as columns."""
+    columns = list(dict.fromkeys(key for one in rows for key in one))
+    cells = [[_cell(one.get(column)) for column in columns] for one in rows]
+    numeric = [all(isinstance(one.get(c), int | float | None) for one in rows) for c in columns]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    lines = [columns, ["-" * width for width in widths], *cells]
+    aligned = (
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+    return "\n".join(aligned) + "\n"
+
+
+def write_json(rows: Sequence[Row], path: Path) -> None:
+    """Write the rows as a JSON list; the file is complete or is not touched."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(list(rows), stream, indent=2)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp makes it readable by its owner only
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
