@@ -16,7 +16,7 @@ from scikd.kernels.ranks import group_ranks
 __all__ = ["run"]
 
 
-def run(quick: bool) -> list[Row]:  # noqa: FBT001
+def run(quick: bool) -> list[Row]:
     """Run all; about two minutes, or less than 20 s with `quick`."""
     parts = [consensus, consensus_memory, gram, ranks]
     return [one for part in parts for one in part(quick=quick)]
@@ -122,7 +122,7 @@ def gram(*, quick: bool) -> list[Row]:
         difference = np.abs(correlation(predictions) - frame.corr().to_numpy()).max()
         timed = timed_row(
             f"correlation of {size}",
-            lambda P=predictions: correlation(P),  # type: ignore[misc]  # noqa: N803
+            lambda P=predictions: correlation(P),  # type: ignore[misc]
             "pandas corr",
             lambda frame=frame: frame.corr(),  # type: ignore[misc]
         )
@@ -131,9 +131,9 @@ def gram(*, quick: bool) -> list[Row]:
         rows.append(
             timed_row(
                 f"Gram matrix of {size}",
-                lambda P=predictions: weighted_gram(P),  # type: ignore[misc]  # noqa: N803
+                lambda P=predictions: weighted_gram(P),  # type: ignore[misc]
                 "numpy products",
-                lambda P=predictions: _numpy_gram(P),  # type: ignore[misc]  # noqa: N803
+                lambda P=predictions: _numpy_gram(P),  # type: ignore[misc]
             )
         )
     return rows

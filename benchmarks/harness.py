@@ -56,7 +56,7 @@ class Row(TypedDict):
     note: NotRequired[str]
 
 
-def row(  # noqa: PLR0913
+def row(
     name: str,
     value: float,
     unit: str,
@@ -170,7 +170,7 @@ def peak_rss(target: str, *arguments: Any) -> int:
     code = "import json, sys; from benchmarks.harness import _measure; "
     code += "print('peak', _measure(sys.argv[1], json.loads(sys.argv[2])))"
     command = [sys.executable, "-c", code, target, json.dumps(arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode != 0:
         msg = f"measuring {target}{arguments} failed:\n{done.stderr}"
         raise RuntimeError(msg)

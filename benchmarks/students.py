@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import clone
-from sklearn.model_selection import train_test_split
 
 from benchmarks.harness import Row, row
-from scikd.demo.suites import make_student, make_teachers
 from scikd.demo.tables import Table, load_table
-from scikd.ensemble import TeacherEnsemble
+from scikd.demo.tabular import make_distilled, split_table
 from scikd.exceptions import DistillationWarning, StorageError
-from scikd.students import DistilledClassifier, DistilledRegressor
 from scikd.students.measurement import latencies
+from scikd.teachers import CallableTeacher
 
 __all__ = ["run"]
 
@@ -48,7 +46,7 @@ LARGEST = 3000
 BATCH = 10_000
 
 
-def run(quick: bool) -> list[Row]:  # noqa: FBT001
+def run(quick: bool) -> list[Row]:
     """Run all tables; about half an hour, or a minute with `quick`."""
     rows: list[Row] = []
     for name in QUICK_TABLES if quick else TABLES:
@@ -74,7 +72,9 @@ def _table_rows(table: Table, n_splits: int) -> list[Row]:
     unit = "log-loss" if table.task == "classification" else "RMSE"
     logger.info("%s: %.0f s", table.name, time.perf_counter() - start)
     weights = [round(r[2], 2) for r in results]
-    rows = [_loss_row(table, losses, peer, unit, weights) for peer in ("alone", "naive", "teachers")]
+    rows = [
+        _loss_row(table, losses, peer, unit, weights) for peer in ("alone", "naive", "teachers")
+    ]
     speed = row(
         f"{table.name}: distilled, {BATCH:,} rows",
         times["distilled"],
@@ -109,50 +109,29 @@ def _loss_row(
 def _one_split(table: Table, seed: int) -> tuple[dict[str, float], tuple[Any, Any, Any], float]:
     """Return losses by contestant; the fitted teacher and student; and the weight chosen."""
     classifier = table.task == "classification"
-    train, test = train_test_split(
-        np.arange(len(table.y)),
-        test_size=0.25,
-        random_state=seed,
-        stratify=table.y if classifier else None,
-    )
-    train, test = train[:LARGEST], test[:LARGEST]
+    train, test = split_table(table, seed, LARGEST)
     X, y, X_test, y_test = table.X[train], table.y[train], table.X[test], table.y[test]
-    student = make_student(table.name, table.task, seed)
-    teacher = TeacherEnsemble(
-        make_teachers(table.task, seed),
-        aggregator="log_opinion_pool" if classifier else "inverse_variance",
-        progress=False,
-    )
-    kind = DistilledClassifier if classifier else DistilledRegressor
-    distilled = kind(
-        teacher,
-        student,
-        augment="neighbour" if not np.isnan(table.X).any() else "column",
-        n_augment=2.0,
-        progress=False,
-        random_state=seed,
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DistillationWarning)
-        distilled.fit(X, y)
-    (quantity,) = distilled.teacher_.quantities
-    truth = distilled._truth(y_test)
-    in_sample = distilled.teacher_.predict(X)[quantity.name].reshape(len(X), -1)
-    naive = distilled._teach(student, X, in_sample, None)
-    ask = {
-        "distilled": distilled.predict_proba if classifier else distilled.predict,
-        "alone": _fitted(student, X, y, classifier=classifier),
-        "naive": lambda rows: distilled._answer(naive, rows),
-        "teachers": lambda rows: distilled.teacher_.predict(rows)[quantity.name],
+        distilled = make_distilled(table, seed, progress=False).fit(X, y)
+        (quantity,) = distilled.teacher_.quantities
+        frozen = CallableTeacher(
+            lambda rows: distilled.teacher_.predict(rows)[quantity.name],
+            quantities=(quantity,),
+            classes=distilled.teacher_.classes,
+        )
+        naive = clone(distilled).set_params(teacher=frozen, augment=None, teacher_weight=1.0)
+        naive.fit(X, y)
+    alone = clone(distilled.student).fit(X, y)
+    models = {"distilled": distilled, "alone": alone, "naive": naive}
+    predicted = {
+        name: model.predict_proba(X_test) if classifier else model.predict(X_test)
+        for name, model in models.items()
     }
-    losses = {}
-    for name, predict in ask.items():
-        prediction = np.asarray(predict(X_test)).reshape(len(truth), -1)
-        mean = float(distilled._loss(truth, prediction).mean())
-        losses[name] = mean if classifier else mean**0.5
+    predicted["teachers"] = distilled.teacher_.predict(X_test)[quantity.name]
+    means = {
+        name: float(distilled.row_losses(y_test, prediction).mean())
+        for name, prediction in predicted.items()
+    }
+    losses = means if classifier else {name: mean**0.5 for name, mean in means.items()}
     return losses, (distilled.teacher_, distilled, X_test), distilled.teacher_weight_
-
-
-def _fitted(student: Any, X: np.ndarray, y: np.ndarray, *, classifier: bool) -> Any:
-    model = clone(student).fit(X, y)
-    return model.predict_proba if classifier else model.predict

@@ -22,10 +22,19 @@ __all__ = ["dump_estimator", "load_dumped", "trusted_types"]
 # for. Nothing in them acts on construction. Functions are never trusted this way.
 _TRUSTED_MODULES = tuple(
     f"scikd.{name}"
-    for name in (
-        "aggregation consensus ensemble harmonise labels objectives out_of_fold quantities "
-        "stacking students teachers"
-    ).split()
+    for name in [
+        "aggregation",
+        "consensus",
+        "ensemble",
+        "harmonise",
+        "labels",
+        "objectives",
+        "out_of_fold",
+        "quantities",
+        "stacking",
+        "students",
+        "teachers",
+    ]
 )
 
 

@@ -39,7 +39,8 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        message = f"{feature} needs the package {package!r}, which is not installed. Run: " + (
-            f'pip install "scikd[{extra}]"'
+        message = (
+            f"{feature} needs the package {package!r}, which is not installed. "
+            f'Run: pip install "scikd[{extra}]"'
         )
         raise MissingExtraError(message, name=package) from error

@@ -164,7 +164,7 @@ def encode_labels(labels: Any) -> dict[str, Any]:
     """
     array = np.asarray(labels)
     kind = array.dtype.kind
-    if kind not in "biufUO" or (kind == "f" and array.dtype.itemsize > 8):  # noqa: PLR2004 - JSON
+    if kind not in "biufUO" or (kind == "f" and array.dtype.itemsize > 8):
         message = (
             f"Expected labels that are int, float, bool or str; got dtype {array.dtype}. "
             "Convert them, e.g. with labels.astype(str)."

@@ -194,7 +194,7 @@ def entry_of(folder: Path, manifest: dict[str, Any]) -> LabelEntry:
         raise CorruptFileError(message) from error
 
 
-def _map_array(folder: Path, listed: dict[str, Any], verify: bool) -> np.ndarray:  # noqa: FBT001
+def _map_array(folder: Path, listed: dict[str, Any], verify: bool) -> np.ndarray:
     """Map one .npy, after checking that it is the one that the manifest lists."""
     hint = f"Delete the folder {folder}, and label again."
     try:

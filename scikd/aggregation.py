@@ -7,24 +7,29 @@ Rules that need all members at once (median, trimmed mean, harmonised) say so by
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax, xlogy
+from scipy.special import log_softmax, softmax
 
+from scikd._aggregator import (
+    PROBABILITY_FLOOR,
+    Aggregate,
+    Aggregator,
+    Combination,
+    Missing,
+    OnePass,
+    Stack,
+    check_weights,
+    per_sample,
+)
 from scikd.exceptions import InvalidInputError
 from scikd.harmonise import Harmoniser
-from scikd.kernels.moments import (
-    ClassStatistics,
-    Moments,
-    stacked_median,
-    stacked_moments,
-    stacked_trimmed_mean,
-)
+from scikd.kernels.moments import stacked_moments
+from scikd.kernels.robust import stacked_median, stacked_trimmed_mean
 
 __all__ = [
     "Aggregate",
@@ -43,344 +48,6 @@ __all__ = [
     "check_weights",
 ]
 
-Missing = Literal["raise", "skip"]
-PROBABILITY_FLOOR = 1e-12
-ROW_SUM_TOLERANCE = 1e-3
-
-
-def check_weights(weights: Any, n_teachers: int) -> np.ndarray:
-    """Return weights that sum to one.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_teachers,) or None
-        Non-negative weights, not all zero; None gives equal weights.
-    n_teachers : int
-        How many there should be.
-
-    Returns
-    -------
-    ndarray of shape (n_teachers,)
-        The weights, divided by their sum.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are no teachers, or the weights have another length, are negative, not finite or
-        all zero.
-    """
-    if n_teachers < 1:
-        message = "Expected at least one teacher; got none."
-        raise InvalidInputError(message)
-    if weights is None:
-        return np.full(n_teachers, 1.0 / n_teachers)
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (n_teachers,):
-        message = (
-            f"Expected one weight per teacher, shape ({n_teachers},); got shape {weights.shape}."
-        )
-        raise InvalidInputError(message)
-    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        message = (
-            "Expected finite, non-negative weights of which at least one is positive; "
-            f"got {weights.tolist()}."
-        )
-        raise InvalidInputError(message)
-    return weights / weights.sum()
-
-
-@dataclass(frozen=True, eq=False)
-class Aggregate:
-    """The result of one rule for one quantity: see `scikd.Consensus` for the fields."""
-
-    mean: np.ndarray
-    std: np.ndarray
-    disagreement: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-class Combination(ABC):
-    """A running combination: `add` every teacher in turn, then `finish`."""
-
-    def __init__(self, weights: np.ndarray, missing: Missing) -> None:
-        self.weights = weights
-        self.missing = missing
-        self._seen = 0
-        self._shape: tuple[int, ...] | None = None
-
-    @final
-    def add(self, values: np.ndarray) -> None:
-        """Take the predictions of the next teacher, shape (n_samples, ...).
-
-        Raises
-        ------
-        InvalidInputError
-            If the shape differs from the first teacher's, or a number is not finite (NaN is
-            allowed under ``missing="skip"``).
-        """
-        index = self._seen
-        if index >= len(self.weights):
-            message = f"Expected {len(self.weights)} teachers; got one more."
-            raise InvalidInputError(message)
-        values = np.asarray(values)
-        self._shape = self._shape or values.shape
-        if values.shape != self._shape:
-            message = (
-                f"Teacher {index} predicts an array of shape {values.shape}, "
-                f"the teachers before it {self._shape}. All must agree."
-            )
-            raise InvalidInputError(message)
-        bad = np.isinf(values) if self.missing == "skip" else ~np.isfinite(values)
-        if bad.any():
-            message = f"Teacher {index} has {int(bad.sum())} NaN or infinite predictions." + (
-                " Pass missing='skip' if NaN marks rows that it did not cover."
-            )
-            raise InvalidInputError(message)
-        self._seen += 1
-        self._add(values, float(self.weights[index]))
-
-    @final
-    def skip(self) -> None:
-        """Pass over the next teacher, whose weight is zero, without asking it."""
-        self._seen += 1
-        self._skip()
-
-    def _skip(self) -> None:
-        """Note that a teacher was passed over; a running sum has nothing to note."""
-
-    @final
-    def finish(self) -> Aggregate:
-        """Return the aggregate of all teachers.
-
-        Raises
-        ------
-        InvalidInputError
-            If fewer teachers were added than there are weights.
-        """
-        if self._seen != len(self.weights):
-            message = f"Expected {len(self.weights)} teachers; got {self._seen}."
-            raise InvalidInputError(message)
-        return self._finish()
-
-    @abstractmethod
-    def _add(self, values: np.ndarray, weight: float) -> None:
-        """Fold one teacher in."""
-
-    @abstractmethod
-    def _finish(self) -> Aggregate:
-        """Return the result."""
-
-
-class Aggregator(ABC):
-    """A rule that combines the predictions of several teachers.
-
-    Attributes
-    ----------
-    proba : bool
-        Whether the rule works on class probabilities, shape (n_samples, n_classes).
-    """
-
-    proba: ClassVar[bool] = False
-
-    def fit(
-        self, members: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
-    ) -> Aggregator:
-        """Return a copy calibrated on out-of-fold predictions; most rules have nothing to learn.
-
-        Parameters
-        ----------
-        members : ndarray of shape (n_teachers, n_samples, ...)
-            Out-of-fold predictions without missing entries.
-        y : ndarray of shape (n_samples, ...)
-            Truth in the shape of one teacher's predictions (one-hot for probabilities).
-        sample_weight : ndarray of shape (n_samples,) or None, default=None
-            Weights of the samples.
-
-        Returns
-        -------
-        Aggregator
-            The calibrated rule.
-        """
-        del members, y, sample_weight
-        return self
-
-    @final
-    def combine(
-        self,
-        members: Iterable[np.ndarray],
-        weights: Any = None,
-        *,
-        X: Any = None,
-        groups: np.ndarray | None = None,
-        missing: Missing = "raise",
-    ) -> Aggregate:
-        """Combine the predictions of several teachers.
-
-        Parameters
-        ----------
-        members : ndarray of shape (n_teachers, n_samples, ...) or iterable of such rows
-            One array per teacher.
-        weights : array-like of shape (n_teachers,) or None, default=None
-            Non-negative weights; None is equal weights.
-        X : array-like of n_samples or None, default=None
-            The inputs, for rules that route by instance.
-        groups : ndarray of shape (n_samples,) or None, default=None
-            Groups, for rules that harmonise within groups.
-        missing : {"raise", "skip"}, default="raise"
-            What NaN means: an error, or a row that the teacher did not cover; the weights of the
-            other teachers are then renormalised row by row.
-
-        Returns
-        -------
-        Aggregate
-            Mean, standard deviation and disagreement.
-
-        Raises
-        ------
-        InvalidInputError
-            If shapes differ, numbers are not finite, or weights are unusable.
-        """
-        members = members if hasattr(members, "__len__") else list(members)
-        weights = check_weights(weights, len(members))  # type: ignore[arg-type]
-        combination = self.begin(weights, X=X, groups=groups, missing=missing)
-        for values in members:
-            combination.add(values)
-        return combination.finish()
-
-    @final
-    def begin(
-        self,
-        weights: np.ndarray,
-        *,
-        X: Any = None,
-        groups: np.ndarray | None = None,
-        missing: Missing = "raise",
-    ) -> Combination:
-        """Start a running combination of ``len(weights)`` teachers; see `combine`."""
-        return self._begin(weights, X, groups, missing)
-
-    @abstractmethod
-    def _begin(
-        self, weights: np.ndarray, X: Any, groups: np.ndarray | None, missing: Missing
-    ) -> Combination:
-        """Return the combination that does the work."""
-
-
-class _OnePass(Combination):
-    """Mean and standard deviation in one pass; class statistics too for probabilities."""
-
-    _moments: Moments
-    _classes: ClassStatistics | None = None
-
-    def __init__(
-        self,
-        weights: np.ndarray,
-        missing: Missing,
-        pool: Callable[[Any], np.ndarray] | None = None,
-        temper: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> None:
-        super().__init__(weights, missing)
-        self._pool = pool
-        self._temper = temper
-
-    def _add(self, values: np.ndarray, weight: float) -> None:
-        if self._pool is not None:
-            _check_probabilities(values, self._seen - 1)
-            values = values if self._temper is None else self._temper(values)
-        if not hasattr(self, "_moments"):
-            self._moments = Moments(values.shape, skip_missing=self.missing == "skip")
-            if self._pool is not None:
-                self._classes = ClassStatistics(*values.shape, floor=PROBABILITY_FLOOR)
-        if weight == 0.0:
-            return
-        self._moments.add(values, weight)
-        if self._classes is not None:
-            self._classes.add(values, weight)
-
-    def _finish(self) -> Aggregate:
-        mean, std, _ = self._moments.finish()
-        if self._classes is None or self._pool is None:
-            return Aggregate(mean, std, {"variance": _per_sample(std)})
-        statistics = self._classes.finish()
-        return Aggregate(
-            self._pool(statistics), std, {"variance": _per_sample(std), **_class_doubt(statistics)}
-        )
-
-
-class _Stack(Combination):
-    """Keeps all members, then hands them to one function at once."""
-
-    def __init__(
-        self,
-        weights: np.ndarray,
-        missing: Missing,
-        function: Callable[[np.ndarray, np.ndarray], Aggregate],
-    ) -> None:
-        super().__init__(weights, missing)
-        self._members: list[np.ndarray | None] = []
-        self._function = function
-
-    def _add(self, values: np.ndarray, weight: float) -> None:
-        del weight
-        self._members.append(values)
-
-    def _skip(self) -> None:
-        self._members.append(None)
-
-    def _finish(self) -> Aggregate:
-        # A teacher that was passed over is missing everywhere: it keeps its place in rules that
-        # know every teacher by its number, and has no say.
-        nothing = np.full(self._shape or (), np.nan)
-        members = [nothing if values is None else values for values in self._members]
-        return self._function(np.stack(members), self.weights)
-
-
-def _per_sample(std: np.ndarray) -> np.ndarray:
-    """Mean squared std over the entries of each sample."""
-    return np.square(std).reshape(len(std), -1).mean(axis=1)
-
-
-def _check_probabilities(values: np.ndarray, index: int) -> None:
-    if values.ndim != 2:  # noqa: PLR2004 - a matrix
-        message = (
-            f"Expected probabilities of shape (n_samples, n_classes); teacher {index} gave "
-            f"{values.shape}. A rule for numbers (mean, median…) takes any shape."
-        )
-        raise InvalidInputError(message)
-    sums = values.sum(axis=1)
-    sums = sums[~np.isnan(sums)]
-    if (values < 0).any() or (np.abs(sums - 1.0) > ROW_SUM_TOLERANCE).any():
-        message = (
-            f"Expected probabilities, non-negative and summing to one; teacher {index} gave "
-            f"numbers in [{np.nanmin(values):.3g}, {np.nanmax(values):.3g}] and rows that sum to "
-            f"[{sums.min():.3g}, {sums.max():.3g}]. Scores go through SoftmaxMean.from_scores."
-        )
-        raise InvalidInputError(message)
-
-
-def _class_doubt(statistics: Any) -> dict[str, np.ndarray]:
-    """Disagreement of classifiers; entropies in nats."""
-    mean = statistics.mean
-    entropy = -xlogy(mean, mean).sum(axis=1)
-    information = np.maximum(entropy - statistics.expected_entropy, 0.0)
-    return {
-        "entropy": entropy,
-        "mutual_information": information,
-        "vote_margin": _top2_gap(statistics.votes),
-        "top2_gap": _top2_gap(mean),
-    }
-
-
-def _top2_gap(shares: np.ndarray) -> np.ndarray:
-    if shares.shape[1] == 1:
-        return shares[:, 0].copy()
-    top = np.partition(shares, -2, axis=1)
-    return top[:, -1] - top[:, -2]
-
-
-def _tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
-    with np.errstate(divide="ignore"):  # a class of probability zero stays at zero
-        return softmax(np.log(proba) / temperature, axis=1)
-
 
 @dataclass(frozen=True)
 class Mean(Aggregator):
@@ -390,7 +57,7 @@ class Mean(Aggregator):
         self, weights: np.ndarray, X: Any, groups: np.ndarray | None, missing: Missing
     ) -> Combination:
         del X, groups
-        return _OnePass(weights, missing)
+        return OnePass(weights, missing)
 
 
 @dataclass(frozen=True)
@@ -436,12 +103,12 @@ class InverseVariance(Aggregator):
                 f"got {list(self.variances)}."
             )
             raise InvalidInputError(message)
-        return _OnePass(check_weights(weights / variances, len(weights)), missing)
+        return OnePass(check_weights(weights / variances, len(weights)), missing)
 
 
 def _about_mean(mean: np.ndarray, members: np.ndarray, weights: np.ndarray) -> Aggregate:
     _, std, _ = stacked_moments(members, weights, skip_missing=True)
-    return Aggregate(mean, std, {"variance": _per_sample(std)})
+    return Aggregate(mean, std, {"variance": per_sample(std)})
 
 
 @dataclass(frozen=True)
@@ -452,7 +119,7 @@ class Median(Aggregator):
         self, weights: np.ndarray, X: Any, groups: np.ndarray | None, missing: Missing
     ) -> Combination:
         del X, groups
-        return _Stack(weights, missing, lambda m, w: _about_mean(stacked_median(m, w), m, w))
+        return Stack(weights, missing, lambda m, w: _about_mean(stacked_median(m, w), m, w))
 
 
 @dataclass(frozen=True)
@@ -471,14 +138,19 @@ class TrimmedMean(Aggregator):
         self, weights: np.ndarray, X: Any, groups: np.ndarray | None, missing: Missing
     ) -> Combination:
         del X, groups
-        if not 0.0 <= self.fraction < 0.5:  # noqa: PLR2004 - half is the median
+        if not 0.0 <= self.fraction < 0.5:
             message = f"Expected fraction in [0, 0.5); got {self.fraction}. 0.5 is the median."
             raise InvalidInputError(message)
-        return _Stack(
+        return Stack(
             weights,
             missing,
             lambda m, w: _about_mean(stacked_trimmed_mean(m, w, self.fraction), m, w),
         )
+
+
+def _tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
+    with np.errstate(divide="ignore"):  # a class of probability zero stays at zero
+        return softmax(np.log(proba) / temperature, axis=1)
 
 
 @dataclass(frozen=True)
@@ -505,7 +177,7 @@ class SoftmaxMean(Aggregator):
         del X, groups
         temperature = _positive(self.temperature, "temperature")
         temper = None if temperature == 1.0 else lambda p: _tempered(p, temperature)
-        return _OnePass(weights, missing, pool=lambda s: s.mean, temper=temper)
+        return OnePass(weights, missing, pool=lambda s: s.mean, temper=temper)
 
 
 @dataclass(frozen=True)
@@ -548,7 +220,7 @@ class LogOpinionPool(Aggregator):
             )
             raise InvalidInputError(message)
         temperature = _positive(self.temperature, "temperature")
-        return _OnePass(
+        return OnePass(
             weights, missing, pool=lambda s: softmax(s.log_pool_logits / temperature, axis=1)
         )
 
@@ -563,7 +235,7 @@ class Vote(Aggregator):
         self, weights: np.ndarray, X: Any, groups: np.ndarray | None, missing: Missing
     ) -> Combination:
         del X, groups
-        return _OnePass(weights, missing, pool=lambda s: s.votes)
+        return OnePass(weights, missing, pool=lambda s: s.votes)
 
 
 @dataclass(frozen=True)
@@ -587,7 +259,7 @@ class Routed(Aggregator):
             message = "Routed weighs teachers by instance and needs the inputs: pass X."
             raise InvalidInputError(message)
         routes = np.asarray(self.router(X), dtype=np.float64)
-        good = routes.ndim == 2 and routes.shape[1] == len(weights)  # noqa: PLR2004 - a matrix
+        good = routes.ndim == 2 and routes.shape[1] == len(weights)
         if not good or not np.isfinite(routes).all() or (routes < 0).any():
             message = (
                 f"Expected the router to give finite, non-negative weights of shape (n_samples, "
@@ -595,7 +267,7 @@ class Routed(Aggregator):
             )
             raise InvalidInputError(message)
         routes = routes * weights
-        return _Stack(weights, missing, lambda members, _: _routed_mean(members, routes))
+        return Stack(weights, missing, lambda members, _: _routed_mean(members, routes))
 
 
 def _routed_mean(members: np.ndarray, routes: np.ndarray) -> Aggregate:
@@ -609,7 +281,7 @@ def _routed_mean(members: np.ndarray, routes: np.ndarray) -> Aggregate:
     values = np.nan_to_num(members, nan=0.0)
     mean = (share * values).sum(axis=0) / total
     std = np.sqrt((share * np.square(values - mean)).sum(axis=0) / total)
-    return Aggregate(mean, std, {"variance": _per_sample(std)})
+    return Aggregate(mean, std, {"variance": per_sample(std)})
 
 
 @dataclass(frozen=True)
@@ -647,11 +319,11 @@ class Harmonised(Aggregator):
             scaled = self.harmoniser.transform(members, groups=groups)
             return self.aggregator.combine(scaled, weights, X=X, groups=groups, missing="skip")
 
-        return _Stack(weights, missing, combine)
+        return Stack(weights, missing, combine)
 
 
 def _positive(value: Any, name: str) -> float:
-    if not np.isscalar(value) or not np.isfinite(value) or value <= 0:
+    if not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
         message = f"Expected {name} to be a positive number; got {value!r}."
         raise InvalidInputError(message)
     return float(value)

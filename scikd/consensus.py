@@ -33,8 +33,8 @@ class Consensus:
         sample of the squared std), and for probabilities ``"mutual_information"`` (nats),
         ``"entropy"`` (of the mean, nats), ``"vote_margin"`` and ``"top2_gap"`` (both in [0, 1],
         small where the teachers are torn).
-    members : mapping of str to ndarray of shape (n_teachers, n_samples, ...) or None
-        The members' own predictions, if they were asked for.
+    members : mapping of str to ndarray of shape (n_teachers, n_samples, ...)
+        The members' own predictions; empty unless they were asked for.
     covered : ndarray of shape (n_samples,) or None
         True where at least one teacher predicted; None means everywhere.
     units : mapping of str to str
@@ -46,7 +46,7 @@ class Consensus:
     mean: Mapping[str, np.ndarray]
     std: Mapping[str, np.ndarray]
     disagreement: Mapping[str, Mapping[str, np.ndarray]]
-    members: Mapping[str, np.ndarray] | None = None
+    members: Mapping[str, np.ndarray] = field(default_factory=dict)
     covered: np.ndarray | None = None
     units: Mapping[str, str] = field(default_factory=dict)
 
@@ -81,7 +81,7 @@ class Consensus:
             arrays[f"std/{name}"] = self.std[name]
             for measure, values in self.disagreement[name].items():
                 arrays[f"disagreement/{name}/{measure}"] = values
-            if self.members is not None:
+            if name in self.members:
                 arrays[f"members/{name}"] = self.members[name]
         parameters = {"names": list(self.names), "quantities": list(self.quantities)}
         return save_bundle(
@@ -112,7 +112,7 @@ class Consensus:
             mean={name: arrays[f"mean/{name}"] for name in quantities},
             std={name: arrays[f"std/{name}"] for name in quantities},
             disagreement=disagreement,
-            members={k: v for k, v in members.items() if v is not None} or None,
+            members={k: v for k, v in members.items() if v is not None},
             covered=arrays.get("covered"),
             units=dict(bundle.manifest.get("units", {})),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class TeacherEnsemble(Teacher):
         The rule; "auto" is the mean, of probabilities (`SoftmaxMean`) for classifiers.
     batch_size : int or None, default=None
         Rows predicted at a time; None is all. Rules that need every member at once hold
-        n_teachers × batch_size rows.
+        n_teachers * batch_size rows.
     n_jobs : int or None, default=None
         As in joblib, over teachers.
     progress : {"auto", True, False}, default="auto"
@@ -103,7 +103,9 @@ class TeacherEnsemble(Teacher):
         shared = set.intersection(*({q.name for q in t.quantities} for t in self.teachers))
         quantities = tuple(q for q in self.teachers[0].quantities if q.name in shared)
         if not quantities:
-            listing = "; ".join(f"{t.name}: {[q.name for q in t.quantities]}" for t in self.teachers)
+            listing = "; ".join(
+                f"{t.name}: {[q.name for q in t.quantities]}" for t in self.teachers
+            )
             message = f"Expected teachers with a quantity in common; got {listing}."
             raise InvalidInputError(message)
         for quantity in quantities:
@@ -175,12 +177,12 @@ class TeacherEnsemble(Teacher):
     def _predict(self, X: Any) -> Mapping[str, np.ndarray]:
         return self.consensus(X).mean
 
-    def _fit(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> TeacherEnsemble:
+    def _fit(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> Self:
         tasks = [(teacher, X, y, sample_weight) for teacher in self.teachers]
         fitted = fan_out(
             _fit_one, tasks, n_jobs=self.n_jobs, description="teachers", progress=self.progress
         )
-        return self._with(teachers=list(fitted))
+        return self.replace(teachers=list(fitted))
 
     def cross_predict(
         self,
@@ -253,7 +255,7 @@ class TeacherEnsemble(Teacher):
             truth = (truth[:, None] == oof.classes[None, :]).astype(np.float64)
         weight = None if sample_weight is None else sample_weight[rows]
         rule = self._aggregators[oof.quantity].fit(oof.members[:, rows], truth, weight)
-        return self._with(aggregator={**self._aggregators, oof.quantity: rule})
+        return self.replace(aggregator={**self._aggregators, oof.quantity: rule})
 
     def combine(self, oof: OutOfFold, *, X: Any = None, groups: Any = None) -> Consensus:
         """Return the consensus of out-of-fold predictions; uncovered rows are marked and NaN."""
@@ -324,7 +326,7 @@ class TeacherEnsemble(Teacher):
         kept.sort()
         dropped = tuple(name for i, name in enumerate(oof.names) if i not in kept)
         teachers = [self.teachers[index] for index in kept]
-        return self._with(teachers=teachers, weights=self.weights[kept]), dropped
+        return self.replace(teachers=teachers, weights=self.weights[kept]), dropped
 
     def _rule(self, quantity: str) -> Aggregator:
         rule = self.aggregator
@@ -336,10 +338,22 @@ class TeacherEnsemble(Teacher):
             return SoftmaxMean()
         return as_aggregator(rule)
 
-    def _with(self, **changes: Any) -> TeacherEnsemble:
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other settings.
+
+        Parameters
+        ----------
+        **changes
+            Parameters of the constructor; the others stay as they are.
+
+        Returns
+        -------
+        TeacherEnsemble
+            The copy.
+        """
         names = ("teachers", "weights", "aggregator", "batch_size", "n_jobs", "progress", "name")
         arguments = {name: getattr(self, name) for name in names} | changes
-        return TeacherEnsemble(arguments.pop("teachers"), **arguments)
+        return type(self)(arguments.pop("teachers"), **arguments)
 
     def _batch(self, X: Any, members: bool, groups: Any) -> _Batch:
         asked = [i for i, weight in enumerate(self.weights) if weight > 0 or members]
@@ -370,14 +384,14 @@ class TeacherEnsemble(Teacher):
                 if members:
                     kept[name].append(values)
         aggregates = {name: combination.finish() for name, combination in running.items()}
-        return aggregates, {n: np.stack(v) for n, v in kept.items()} if members else None
+        return aggregates, {n: np.stack(v) for n, v in kept.items()} if members else {}
 
     def __repr__(self) -> str:
         listing = ", ".join(self.names)
         return f"TeacherEnsemble([{listing}], aggregator={self.aggregator!r})"
 
 
-_Batch = tuple[dict[str, Aggregate], dict[str, np.ndarray] | None]
+_Batch = tuple[dict[str, Aggregate], dict[str, np.ndarray]]
 
 
 def _named(teachers: Mapping[str, Any] | Sequence[Any]) -> list[Teacher]:
@@ -430,7 +444,6 @@ def _joined(
     def join(arrays: list[np.ndarray], axis: int = 0) -> np.ndarray:
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
 
-    members = [kept for _, kept in batches if kept is not None]
     return Consensus(
         names=names,
         weights=weights,
@@ -443,9 +456,7 @@ def _joined(
             }
             for q in quantities
         },
-        members={q: join([kept[q] for kept in members], axis=1) for q in quantities}
-        if members
-        else None,
+        members={q: join([kept[q] for _, kept in batches], axis=1) for q in batches[0][1]},
         units=units,
     )
 

@@ -46,6 +46,9 @@ _SUPPORTED = (
     "NumPy arrays, pandas and polars frames, SciPy sparse matrices, torch tensors, lists, tuples, "
     "mappings, text, numbers, dates, None, and objects with a `fingerprint` of their own"
 )
+# Attributes that hold a memory address: scikit-learn's vectorizers remember id(stop_words).
+_ADDRESSES = frozenset({"_stop_words_id"})
+
 _INSTALLED = ("<frozen", *(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")))
 
 
@@ -169,7 +172,7 @@ class _Encoder:
         """Feed a container, or an object that is no data."""
         if id(value) in self.open:
             if self.mode == "inputs":
-                raise InvalidInputError(f"{path} contains itself; expected {_SUPPORTED}.")  # noqa: EM102, TRY003
+                raise InvalidInputError(f"{path} contains itself; expected {_SUPPORTED}.")
             self.put("cycle", str(len(self.open) - self.open.index(id(value))))
             return
         self.open.append(id(value))
@@ -178,7 +181,8 @@ class _Encoder:
             for i, item in enumerate(value):
                 self.add(item, f"{path}[{i}]")
         elif isinstance(value, Mapping) and (self.mode == "inputs" or isinstance(value, dict)):
-            self.unordered("mapping", [[key, item] for key, item in value.items()], path)
+            kept = value if self.mode == "inputs" else [k for k in value if k not in _ADDRESSES]
+            self.unordered("mapping", [[key, value[key]] for key in kept], path)
         elif isinstance(value, (set, frozenset)):
             self.unordered("set", list(value), path)
         elif isinstance(value, (range, slice)):

@@ -208,7 +208,10 @@ class Harmoniser:
 
     def _by_group(self, table: np.ndarray, groups: Any) -> np.ndarray:
         """Rescale by the statistics of each group."""
-        from scikd.kernels.ranks import group_ranks, group_sizes
+        from scikd.kernels.ranks import (  # noqa: PLC0415 - brings Numba, which most rules need not
+            group_ranks,
+            group_sizes,
+        )
 
         codes = _codes(groups, table.shape[1])
         if self.how in ("rank", "quantile"):
@@ -232,7 +235,7 @@ class Harmoniser:
         """Return ranks as they are, or their standard-normal quantiles."""
         if self.how == "rank":
             return fractions
-        from scipy.special import ndtri
+        from scipy.special import ndtri  # noqa: PLC0415 - brings SciPy, which most rules need not
 
         return np.asarray(ndtri(fractions, out=fractions))
 

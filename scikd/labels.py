@@ -361,7 +361,7 @@ def _problems(
         array = arrays.get(quantity.name)
         if array is None:
             problems.append(f"{quantity.name!r} is missing (got {sorted(arrays)})")
-        elif array.dtype.kind == "f" and array.dtype.itemsize > 8:  # noqa: PLR2004 - no float128
+        elif array.dtype.kind == "f" and array.dtype.itemsize > 8:
             problems.append(f"{quantity.name!r} has dtype {array.dtype}, expected at most float64")
         else:
             problems.append(quantity.problem(array, n_samples) or "")

@@ -6,7 +6,7 @@ marked as not covered, and stay NaN. Rows that several test folds hold (repeated
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,8 @@ def make_folds(
         raise InvalidInputError(message)
     for index, (train, test) in enumerate(folds):
         if not len(train) or not len(test):
-            message = f"Fold {index} has {len(train)} training and {len(test)} test rows; " + (
+            message = (
+                f"Fold {index} has {len(train)} training and {len(test)} test rows; "
                 "both must hold at least one."
             )
             raise InvalidInputError(message)
@@ -206,7 +207,7 @@ def align_classes(
         many as its classes.
     """
     known = classes if known is None else np.asarray(known)
-    if proba.ndim != 2 or proba.shape[1] != len(known):  # noqa: PLR2004 - a matrix
+    if proba.ndim != 2 or proba.shape[1] != len(known):
         message = (
             f"Teacher {name!r} gave probabilities of shape {proba.shape} for {len(known)} classes "
             f"({known.tolist()})."
@@ -286,45 +287,38 @@ def cross_predict(
     if store is not None and keep_fitted:
         message = "Labels from a store come without fitted teachers: drop keep_fitted or store."
         raise InvalidInputError(message)
-    quantity = _common_quantity(teachers)
-    n_samples = count_samples(X)
-    counts = np.bincount(np.concatenate([test for _, test in folds]), minlength=n_samples)
-    tasks: list[tuple[Any, ...]] = []
-    places: list[tuple[int, int | None]] = []
-    for index, teacher in enumerate(teachers):
-        if not teacher.trainable:
-            places.append((index, None))
-            tasks.append((teacher, X, y, sample_weight, None, keep_fitted, store))
-            continue
-        for fold_index, fold in enumerate(folds):
-            places.append((index, fold_index))
-            tasks.append((teacher, X, y, sample_weight, fold, keep_fitted, store))
+    quantity = _common_quantity(teachers, classes)
+    places = [
+        (index, number)
+        for index, teacher in enumerate(teachers)
+        for number in (range(len(folds)) if teacher.trainable else [None])
+    ]
+    tasks = [
+        (
+            *(teachers[index], X, y, sample_weight),
+            *(None if number is None else folds[number], keep_fitted, store),
+        )
+        for index, number in places
+    ]
     results = fan_out(
         _fit_predict, tasks, n_jobs=n_jobs, description="out-of-fold", progress=progress
     )
-    members: np.ndarray | None = None
+    counts = np.bincount(np.concatenate([test for _, test in folds]), minlength=count_samples(X))
+    members: Any = None  # its shape is known with the first result
     fitted: list[list[Teacher]] = [[*teachers] for _ in folds]
-    for (index, fold_index), (values, trained) in zip(places, results, strict=True):
-        if quantity.name == PROBA.name and classes is not None:
-            values = align_classes(values, trained.classes, classes, trained.name)  # noqa: PLW2901
+    for (index, number), (raw, trained) in zip(places, results, strict=True):
+        known = trained.classes
+        values = raw if classes is None else align_classes(raw, known, classes, trained.name)
         if members is None:
-            members = np.zeros((len(teachers), n_samples, *values.shape[1:]))
-        if values.shape[1:] != members.shape[2:]:
-            message = (
-                f"Teacher {trained.name!r} predicts entries of shape {values.shape[1:]}, "
-                f"the teachers before it {members.shape[2:]}. All must agree."
-            )
-            raise TeacherError(message)
-        if fold_index is None:
+            members = np.zeros((len(teachers), len(counts), *values.shape[1:]))
+        _same_shape(values, members, trained.name)
+        if number is None:
             members[index] = values
             continue
-        test = folds[fold_index][1]
-        divisor = counts[test].reshape(-1, *([1] * (values.ndim - 1)))
-        members[index, test] += values / divisor
-        fitted[fold_index][index] = trained
-    if members is None:
-        message = "Expected at least one teacher; got none."
-        raise InvalidInputError(message)
+        test = folds[number][1]
+        members[index, test] += values / counts[test].reshape(-1, *([1] * (values.ndim - 1)))
+        if isinstance(trained, Teacher):
+            fitted[number][index] = trained
     members[:, counts == 0] = np.nan
     return OutOfFold(
         names=tuple(teacher.name for teacher in teachers),
@@ -337,17 +331,27 @@ def cross_predict(
     )
 
 
-def _common_quantity(teachers: Sequence[Teacher]) -> Quantity:
-    found = {teacher.name: teacher.quantities for teacher in teachers}
-    names = {tuple(quantity.name for quantity in quantities) for quantities in found.values()}
-    if len(names) != 1 or len(next(iter(names))) != 1:
-        listing = "; ".join(f"{k}: {[q.name for q in v]}" for k, v in found.items())
+def _same_shape(values: np.ndarray, members: np.ndarray, name: str) -> None:
+    if values.shape[1:] != members.shape[2:]:
         message = (
-            f"Expected teachers that all predict the same one quantity; got {listing}. "
+            f"Teacher {name!r} predicts entries of shape {values.shape[1:]}, "
+            f"the teachers before it {members.shape[2:]}. All must agree."
+        )
+        raise TeacherError(message)
+
+
+def _common_quantity(teachers: Sequence[Teacher], classes: np.ndarray | None) -> Quantity:
+    found = {teacher.name: [q.name for q in teacher.quantities] for teacher in teachers}
+    wanted = [PROBA.name] if classes is not None else next(iter(found.values()), [])
+    if len(wanted) != 1 or any(names != wanted for names in found.values()):
+        listing = "; ".join(f"{name}: {names}" for name, names in found.items())
+        message = (
+            "Expected teachers that all predict the same one quantity, and probabilities where "
+            f"there are classes; got {listing or 'no teacher'}. "
             "A classifier without predict_proba can be wrapped in CalibratedClassifierCV."
         )
         raise InvalidInputError(message)
-    return next(iter(found.values()))[0]
+    return teachers[0].quantities[0]
 
 
 def _fit_predict(
@@ -358,7 +362,7 @@ def _fit_predict(
     fold: Fold | None,
     keep_fitted: bool,
     store: LabelStore | None,
-) -> tuple[np.ndarray, Teacher]:
+) -> tuple[np.ndarray, Teacher | _Known]:
     """Train on one fold and predict its test rows; the trained teacher goes back light if it can.
 
     Without a fold the teacher predicts all rows as it is.

@@ -57,7 +57,9 @@ ARRAYS = "arrays.safetensors"
 ESTIMATOR = "estimator.skops"
 
 _BLOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
-_SAFETENSORS_DTYPES = frozenset("i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8".split())  # and bool
+_SAFETENSORS_DTYPES = frozenset(
+    ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8"]
+)  # and bool
 
 
 @dataclass(frozen=True)

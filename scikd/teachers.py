@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
@@ -143,7 +143,7 @@ class Teacher(ABC):
         return clean
 
     @final
-    def fit(self, X: Any, y: Any, sample_weight: np.ndarray | None = None) -> Teacher:
+    def fit(self, X: Any, y: Any, sample_weight: np.ndarray | None = None) -> Self:
         """Train a new teacher of this specification; this one stays as it is.
 
         Parameters
@@ -175,7 +175,7 @@ class Teacher(ABC):
             message = f"Teacher {self.name!r} failed to train: {type(error).__name__}: {error}"
             raise TeacherError(message) from error
 
-    def _fit(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> Teacher:
+    def _fit(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> Self:
         message = f"Teacher {self.name!r} says that it is trainable but has no way to train."
         raise TeacherError(message)
 
@@ -224,9 +224,9 @@ class EstimatorTeacher(Teacher):
         method = {"value": "predict", "proba": "predict_proba", "score": "decision_function"}
         return {quantity.name: getattr(self.estimator, method[quantity.name])(X)}
 
-    def _fit(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> EstimatorTeacher:
+    def _fit(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> Self:
         estimator = fit_weighted(clone(self.estimator), X, y, sample_weight)
-        return EstimatorTeacher(estimator, self.name)
+        return type(self)(estimator, self.name)
 
     def __repr__(self) -> str:
         return f"EstimatorTeacher({self.estimator!r}, name={self.name!r})"
@@ -259,7 +259,7 @@ class CallableTeacher(Teacher):
         fingerprint: str | None = None,
         classes: Any = None,
     ) -> None:
-        super().__init__(name or getattr(function, "__name__", type(function).__name__))
+        super().__init__(name or str(getattr(function, "__name__", type(function).__name__)))
         self.function = function
         self._quantities = tuple(quantities)
         self._fingerprint = fingerprint

@@ -59,7 +59,9 @@ def _filled(model: Any) -> Any:
 
 def _classifiers(seed: int) -> dict[str, Any]:
     support = SVC(C=5.0, random_state=seed)
-    network = MLPClassifier((64,), alpha=0.1, max_iter=300, early_stopping=True, random_state=seed)
+    network = MLPClassifier(
+        hidden_layer_sizes=(64,), alpha=0.1, max_iter=300, early_stopping=True, random_state=seed
+    )
     return {
         "logistic": _scaled(LogisticRegression(C=0.1, max_iter=2000)),
         "discriminant": _scaled(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
@@ -73,7 +75,9 @@ def _classifiers(seed: int) -> dict[str, Any]:
 
 
 def _regressors(seed: int) -> dict[str, Any]:
-    network = MLPRegressor((64,), alpha=0.1, max_iter=300, early_stopping=True, random_state=seed)
+    network = MLPRegressor(
+        hidden_layer_sizes=(64,), alpha=0.1, max_iter=300, early_stopping=True, random_state=seed
+    )
     nystroem = make_pipeline(Nystroem(gamma=0.02, random_state=seed), Ridge(1e-3))
 
     def on_scale(model: Any) -> Any:
@@ -98,7 +102,5 @@ def make_student(table: str, task: Task, seed: int) -> Any:
     }
     if table in linear:
         return linear[table]()
-    kind = (
-        HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
-    )
+    kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
     return kind(max_leaf_nodes=15, random_state=seed)

@@ -66,7 +66,11 @@ _FILES = {
     "abalone": _File("abalone.csv", "regression", -1, header=False),
     "adult": _File("adult_train.csv", "classification", -1, header=False, missing="?"),
     "bike": _File(
-        "bike_sharing_train.csv", "regression", "count", drop=["casual", "registered"], date="datetime"
+        "bike_sharing_train.csv",
+        "regression",
+        "count",
+        drop=["casual", "registered"],
+        date="datetime",
     ),
     "california": _File("california_housing.csv", "regression", "median_house_value"),
     "compas": _File(
@@ -179,7 +183,9 @@ def _read(name: str, file: _File, path: Path) -> Table:
     y = frame.pop(target)
     X = pd.get_dummies(frame, dtype=float).astype(float)
     labels = y.to_numpy(dtype=float) if file.task == "regression" else _labels(y)
-    return Table(name, file.task, X.to_numpy(), labels, tuple(X.columns), f"SCIKD_DATA, {path.name}")
+    return Table(
+        name, file.task, X.to_numpy(), labels, tuple(X.columns), f"SCIKD_DATA, {path.name}"
+    )
 
 
 def _labels(y: pd.Series[Any]) -> np.ndarray:

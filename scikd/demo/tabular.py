@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
 from scikd.demo.suites import make_student, make_teachers
@@ -21,12 +21,11 @@ from scikd.students.measurement import latencies, loss_interval, model_bytes, te
 if TYPE_CHECKING:
     from scikd.demo import Options
 
-__all__ = ["Contestant", "Contest", "hold_contest", "section"]
+__all__ = ["Contest", "Contestant", "hold_contest", "make_distilled", "section", "split_table"]
 
 logger = logging.getLogger(__name__)
 
-LARGEST_TRAINING_SET = 4000
-LARGEST_TEST_SET = 4000
+LARGEST_SET = 4000
 BATCHES = (1, 100, 10_000)
 
 
@@ -34,7 +33,6 @@ BATCHES = (1, 100, 10_000)
 class Contestant:
     """One model on the test rows: its losses row by row, its speed and its size."""
 
-    name: str
     losses: np.ndarray
     interval: tuple[float, float, float]
     milliseconds: tuple[float, ...]
@@ -53,7 +51,6 @@ class Contest:
     n_train: int
     n_test: int
     doubt: np.ndarray
-    consensus_losses: np.ndarray
 
     @property
     def loss_name(self) -> str:
@@ -106,80 +103,87 @@ def hold_contest(table: RealTable, options: Options) -> Contest:
     Contest
         Every model's losses, speed and size.
     """
-    seed, classifier = options.seed, table.task == "classification"
-    train, test = train_test_split(
-        np.arange(len(table.y)),
-        test_size=0.25,
-        random_state=seed,
-        stratify=table.y if classifier else None,
-    )
-    train, test = train[:LARGEST_TRAINING_SET], test[:LARGEST_TEST_SET]
+    classifier = table.task == "classification"
+    train, test = split_table(table, options.seed)
     X, y, X_test, y_test = table.X[train], table.y[train], table.X[test], table.y[test]
     logger.info("%s: %d training rows, %d test rows", table.name, len(train), len(test))
-    student = make_student(table.name, table.task, seed)
-    complete = not np.isnan(table.X).any()
-    kind = DistilledClassifier if classifier else DistilledRegressor
-    distilled = kind(
-        TeacherEnsemble(
-            make_teachers(table.task, seed),
-            aggregator="log_opinion_pool" if classifier else "inverse_variance",
-        ),
-        student,
-        augment="neighbour" if complete else "column",
-        n_augment=2.0,
-        n_jobs=options.n_jobs,
-        progress=options.progress,
-        random_state=seed,
+    distilled = make_distilled(
+        table, options.seed, n_jobs=options.n_jobs, progress=options.progress
     ).fit(X, y)
-    alone = clone(student).fit(X, y)
-    truth = distilled._truth(y_test)
-    quantity = distilled.oof_.quantity
-    teachers = distilled.teacher_._with(progress=False)
-    consensus = teachers.consensus(X_test, members=True)
-
-    def losses(prediction: np.ndarray) -> np.ndarray:
-        return distilled._loss(truth, np.asarray(prediction).reshape(len(truth), -1))
-
-    singles = dict(zip(consensus.names, map(losses, consensus.members[quantity]), strict=True))
-    best = _best_out_of_fold(distilled, y)
-    single = next(teacher for teacher in teachers.teachers if teacher.name == best)
-    ask = {
-        "best single teacher": lambda rows: single.predict(rows)[quantity],
-        "consensus of eight": lambda rows: teachers.predict(rows)[quantity],
-        "student alone": alone.predict_proba if is_classifier(alone) else alone.predict,
-        "distilled student": distilled.predict_proba if classifier else distilled.predict,
-    }
-    sizes = {
-        "best single teacher": model_bytes(single.estimator),
-        "consensus of eight": teacher_bytes(teachers),
-        "student alone": model_bytes(alone),
-        "distilled student": model_bytes(distilled.student_),
+    alone = clone(distilled.student).fit(X, y)
+    (quantity,) = (entry.name for entry in distilled.teacher_.quantities)
+    teachers = distilled.teacher_.replace(progress=False)
+    means = [distilled.row_losses(y, member).mean() for member in distilled.oof_.members]
+    best = int(np.argmin(means))  # out of fold: the test rows have no say in who is best
+    single = teachers.teachers[best]
+    models: dict[str, tuple[Any, int | None]] = {
+        "best single teacher": (
+            lambda rows: single.predict(rows)[quantity],
+            model_bytes(single.estimator),
+        ),
+        "consensus of eight": (
+            lambda rows: teachers.predict(rows)[quantity],
+            teacher_bytes(teachers),
+        ),
+        "student alone": (
+            alone.predict_proba if classifier else alone.predict,
+            model_bytes(alone),
+        ),
+        "distilled student": (
+            distilled.predict_proba if classifier else distilled.predict,
+            model_bytes(distilled.student_),
+        ),
     }
     contestants = {}
-    for name, predict in ask.items():
-        values = losses(predict(X_test))
+    for name, (predict, size) in models.items():
+        losses = distilled.row_losses(y_test, predict(X_test))
         times = tuple(1e3 * entry.p50 for entry in latencies(predict, X_test, BATCHES))
-        interval = _interval(values, classifier, seed)
-        contestants[name] = Contestant(name, values, interval, times, sizes[name])
+        interval = _interval(losses, classifier, options.seed)
+        contestants[name] = Contestant(losses, interval, times, size)
+    consensus = teachers.consensus(X_test, members=True)
+    singles = {
+        name: _interval(distilled.row_losses(y_test, member), classifier, options.seed)
+        for name, member in zip(consensus.names, consensus.members[quantity], strict=True)
+    }
     return Contest(
         table=table,
         distilled=distilled,
         contestants=contestants,
-        singles={name: _interval(values, classifier, seed) for name, values in singles.items()},
-        best_single=best,
+        singles=singles,
+        best_single=single.name,
         n_train=len(train),
         n_test=len(test),
         doubt=_doubt(consensus, quantity),
-        consensus_losses=contestants["consensus of eight"].losses,
     )
 
 
-def _best_out_of_fold(distilled: Any, y: np.ndarray) -> str:
-    """Name the best teacher by its out-of-fold loss: the test rows have no say in it."""
-    truth = distilled._truth(y)
-    oof = distilled.oof_
-    means = [distilled._loss(truth, m.reshape(len(truth), -1)).mean() for m in oof.members]
-    return str(oof.names[int(np.argmin(means))])
+def split_table(
+    table: RealTable, seed: int, largest: int = LARGEST_SET
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row numbers to train on and to test on: a quarter, and not too many of either."""
+    train, test = train_test_split(
+        np.arange(len(table.y)),
+        test_size=0.25,
+        random_state=seed,
+        stratify=table.y if table.task == "classification" else None,
+    )
+    return train[:largest], test[:largest]
+
+
+def make_distilled(table: RealTable, seed: int, **options: Any) -> Any:
+    """Return the unfitted distilled estimator of a table: eight teachers, one student."""
+    classifier = table.task == "classification"
+    kind = DistilledClassifier if classifier else DistilledRegressor
+    rule = "log_opinion_pool" if classifier else "inverse_variance"
+    return kind(
+        TeacherEnsemble(make_teachers(table.task, seed), aggregator=rule),
+        make_student(table.name, table.task, seed),
+        # Neighbours need complete rows.
+        augment="column" if np.isnan(table.X).any() else "neighbour",
+        n_augment=2.0,
+        random_state=seed,
+        **options,
+    )
 
 
 def _interval(
@@ -264,8 +268,8 @@ def _summary(contest: Contest) -> str:
     speed = entries["consensus of eight"].milliseconds[-1] / ours.milliseconds[-1]
     return (
         f"The distilled student is {verdict} the student that learnt from the truth alone "
-        f"({gap:+.3g}, 95 % interval [{low:+.3g}, {high:+.3g}]), and {speed:,.0f} times faster than "
-        f"the consensus of its eight teachers at 10,000 rows."
+        f"({gap:+.3g}, 95 % interval [{low:+.3g}, {high:+.3g}]), and {speed:,.0f} times faster "
+        f"than the consensus of its eight teachers at 10,000 rows."
     )
 
 
@@ -273,10 +277,10 @@ def _method(contest: Contest) -> str:
     table = contest.table
     return (
         f"{table.name} ({table.source}): {len(table.y):,} rows, {len(table.features)} features; "
-        f"{contest.n_train:,} rows to train on (at most {LARGEST_TRAINING_SET:,}), "
-        f"{contest.n_test:,} to test on. Every teacher labelled the training rows out of fold "
-        f"(five folds). The student learnt the mixture marked above, and twice as many further "
-        f"rows that were made from training rows and labelled by the teachers."
+        f"{contest.n_train:,} rows to train on and {contest.n_test:,} to test on (at most "
+        f"{LARGEST_SET:,} each). Every teacher labelled the training rows out of fold, in five "
+        "folds. The student learnt the mixture marked above, and twice as many further rows that were "
+        "made from training rows and labelled by the teachers."
     )
 
 
@@ -306,8 +310,9 @@ def _draw_tradeoff(ax: Any, contest: Contest) -> None:
 
 
 def _draw_doubt(ax: Any, contest: Contest) -> None:
+    losses = contest.contestants["consensus of eight"].losses
     bins = np.array_split(np.argsort(contest.doubt, kind="stable"), 10)
-    means = [contest.consensus_losses[rows].mean() for rows in bins]
+    means = [losses[rows].mean() for rows in bins]
     means = means if contest.table.task == "classification" else list(np.sqrt(means))
     ax.bar(np.arange(1, 11), means)
     ax.set_xticks(np.arange(1, 11))

@@ -16,6 +16,7 @@ pair is computed again by a running update, which has no such loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +58,9 @@ def _scan(block, w, sums, totals, low, high):  # type: ignore[no-untyped-def]
         for j in range(len(row)):
             totals[j] += weight if row[j] == row[j] else 0.0
         for j in range(len(row)):
-            low[j] = row[j] if row[j] < low[j] else low[j]
+            low[j] = min(low[j], row[j])
         for j in range(len(row)):
-            high[j] = row[j] if row[j] > high[j] else high[j]
+            high[j] = max(high[j], row[j])
 
 
 @njit(cache=True, nogil=True)
@@ -148,7 +149,7 @@ def _update_pairs(block, w, scale, pairs, state):  # type: ignore[no-untyped-def
         sxx, syy, sxy = state[p, 5], state[p, 6], state[p, 7]
         for r in range(block.shape[0]):
             x, y = block[r, i], block[r, j]
-            if x == x and y == y and w[r] > 0.0:
+            if not (math.isnan(x) or math.isnan(y)) and w[r] > 0.0:
                 if total == 0.0:
                     first_x, first_y = x, y
                 total += w[r]
@@ -263,7 +264,7 @@ def _ranges(table: _Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return centre, np.ldexp(1.0, -np.clip(np.frexp(width)[1], -1000, 1000)), varies
 
 
-def _checked_table(P: Any, w: Any, y: Any = None) -> _Table:  # noqa: N803
+def _checked_table(P: Any, w: Any, y: Any = None) -> _Table:
     """Check shapes and weights."""
     array = checked_array(P, "P")
     if array.ndim != 2 or array.shape[1] == 0:
@@ -285,7 +286,7 @@ def _checked_table(P: Any, w: Any, y: Any = None) -> _Table:  # noqa: N803
 # -- public --------------------------------------------------------------------------------------
 
 
-def weighted_gram(P: Any, w: Any = None) -> tuple[np.ndarray, np.ndarray]:  # noqa: N803
+def weighted_gram(P: Any, w: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Sum products of predictions over the samples that both teachers cover.
 
     Parameters
@@ -348,7 +349,7 @@ def _correlate(table: _Table) -> np.ndarray:
     return result
 
 
-def correlation(P: Any, w: Any = None) -> np.ndarray:  # noqa: N803
+def correlation(P: Any, w: Any = None) -> np.ndarray:
     """Correlate teachers on the samples that both cover.
 
     Parameters
@@ -373,7 +374,7 @@ def correlation(P: Any, w: Any = None) -> np.ndarray:  # noqa: N803
     return _correlate(_checked_table(P, w))
 
 
-def residual_correlation(P: Any, y: Any, w: Any = None) -> np.ndarray:  # noqa: N803
+def residual_correlation(P: Any, y: Any, w: Any = None) -> np.ndarray:
     """Correlate the teachers' errors on the samples that both cover.
 
     Teachers with uncorrelated errors complete each other; those near 1 repeat each other.

@@ -1,4 +1,4 @@
-"""Mean, spread and robust centre of many teachers, in one pass and at constant memory.
+"""Mean and spread of many teachers, in one pass and at constant memory.
 
 Two ways in: `Moments` and `ClassStatistics` take one teacher at a time, so that memory does not
 grow with the number of teachers; the ``stacked_*`` functions take all of them, in memory or
@@ -21,15 +21,12 @@ from numba import njit
 from scikd.exceptions import InvalidInputError
 from scikd.kernels._blocks import CHUNK, blocks, chunks
 from scikd.kernels._checks import checked_array, checked_members, checked_weights
-from scikd.kernels.robust import stacked_median, stacked_trimmed_mean
 
 __all__ = [
     "ClassStatistics",
     "ClassSummary",
     "Moments",
-    "stacked_median",
     "stacked_moments",
-    "stacked_trimmed_mean",
 ]
 
 _TILE = 1 << 14  # entries per tile: its mean and spread (256 KiB) stay in the second-level cache
@@ -346,10 +343,8 @@ class ClassStatistics:
             raise InvalidInputError(msg)
         self._finished = True
         self._weights[self._weights == 0] = np.nan
-        for table in self._tables:
-            table /= self._weights[:, None]
+        mean, logs, votes = (np.divide(t, self._weights[:, None], out=t) for t in self._tables)
         self._entropy /= self._weights
-        mean, logs, votes = self._tables
         return ClassSummary(mean, logs, votes, self._entropy, self._counts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ def _gather(members, i, weights, values, loads):  # type: ignore[no-untyped-def]
     m = 0
     for t in range(members.shape[0]):
         value = members[t, i]
-        if value == value and weights[t] > 0.0:
+        if not math.isnan(value) and weights[t] > 0.0:
             j = m
             if members.shape[0] <= _SMALL:
                 while j > 0 and values[j - 1] > value:

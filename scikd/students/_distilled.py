@@ -23,6 +23,7 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from scikd._progress import Progress
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import DistillationWarning, InvalidInputError
 from scikd.labels import LabelStore
@@ -52,7 +53,7 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         n_augment: float = 1.0,
         store: Any = None,
         n_jobs: int | None = None,
-        progress: bool | str = "auto",
+        progress: Progress = "auto",
         random_state: Any = None,
     ) -> None:
         self.teacher = teacher
@@ -135,15 +136,17 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         judge = HeldOut(self, student, X, truth, labels, weight, student_weight, oof)
         if extra:
             judge.extra = [
-                self._extra_rows(_with_teachers(ensemble, trained), take(X, train), X_unlabelled, [seed, k])
+                self._extra_rows(
+                    _with_teachers(ensemble, trained), take(X, train), X_unlabelled, [seed, k]
+                )
                 for k, ((train, _), trained) in enumerate(zip(folds, oof.fitted, strict=True))
             ]
         self._choose(judge, groups)
         self.teacher_ = ensemble.fit(X, y, teacher_weight)
         lesson = Lesson(X, truth, labels, student_weight)
         if extra:
-            rows = self._extra_rows(self.teacher_, X, X_unlabelled, [seed, len(folds)])
-            lesson = replace(lesson, extra=rows)
+            labelled = self._extra_rows(self.teacher_, X, X_unlabelled, [seed, len(folds)])
+            lesson = replace(lesson, extra=labelled)
         lesson = lesson.without_zero_weight()
         self.student_ = self._teach(student, *lesson.mixed(self.teacher_weight_))
         self._settle_final(judge)
@@ -167,11 +170,11 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
                 "Use a better teacher, or the student alone."
             )
             warnings.warn(message, DistillationWarning, stacklevel=4)
+        self.mixture_: MixtureChoice | None = None
         if self.teacher_weight != "auto":
             self.teacher_weight_ = _number(self.teacher_weight)
-            self.mixture_ = None
             return
-        self.mixture_: MixtureChoice | None = choose_mixture(
+        choice = choose_mixture(
             judge.predictions,
             lambda prediction: self._loss(judge.truth[rows], prediction),
             judge.truth[rows],
@@ -179,7 +182,7 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
             cluster=cluster,
             bounds=self.teacher_weight_bounds,
         )
-        self.teacher_weight_ = self.mixture_.weight
+        self.mixture_, self.teacher_weight_ = choice, choice.weight
 
     def _settle_final(self, judge: HeldOut) -> None:
         """Carry over to the final student what was learnt on held-out rows; nothing by default."""
@@ -209,7 +212,7 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         if not isinstance(teacher, TeacherEnsemble):
             listed = teacher if isinstance(teacher, (dict, list, tuple)) else [teacher]
             teacher = TeacherEnsemble(listed)
-        ensemble: TeacherEnsemble = teacher._with(n_jobs=self.n_jobs, progress=self.progress)
+        ensemble: TeacherEnsemble = teacher.replace(n_jobs=self.n_jobs, progress=self.progress)
         return ensemble
 
     # --- metadata, tags, representation -------------------------------------------------------
@@ -258,7 +261,9 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         shown = [getattr(teacher, "estimator", teacher) for teacher in ensemble.teachers]
         names = [f"teacher: {name}" for name in ensemble.names]
         student = getattr(self, "student_", None) or self._student()
-        return _VisualBlock("parallel", [*shown, student], names=[*names, "student"], dash_wrapped=False)
+        return _VisualBlock(
+            "parallel", [*shown, student], names=[*names, "student"], dash_wrapped=False
+        )
 
     # --- using --------------------------------------------------------------------------------
 
@@ -273,21 +278,39 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
 
     def _checked_inputs(self, X: Any, *, reset: bool) -> Any:
         """Check inputs; frames go through as they are, since learners choose their columns."""
+        if reset:  # asking every learner for its tags takes longer than a small prediction
+            tags = get_tags(self).input_tags
+            self._accepts = {
+                "accept_sparse": ["csr", "csc"] if tags.sparse else False,
+                "ensure_all_finite": "allow-nan" if tags.allow_nan else True,
+            }
         if hasattr(X, "columns") and hasattr(X, "to_numpy"):
             validate_data(self, X, reset=reset, skip_check_array=True)
             if count_samples(X) == 0:
                 message = "Expected at least one sample; got an empty frame (n_samples=0)."
                 raise InvalidInputError(message)
             return X
-        tags = get_tags(self).input_tags
         return validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse=["csr", "csc"] if tags.sparse else False,
-            ensure_all_finite="allow-nan" if tags.allow_nan else True,
-            ensure_min_samples=2 if reset else 1,
+            self, X, reset=reset, ensure_min_samples=2 if reset else 1, **self._accepts
         )
+
+    def row_losses(self, y: Any, prediction: Any) -> np.ndarray:
+        """Return the loss of every row, as it is used to choose and to report.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Truth.
+        prediction : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions of any model: values, or probabilities in the order of `classes_`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Squared errors (mean over the outputs) in squared units of y, or log-losses in nats.
+        """
+        truth = self._truth(np.asarray(y))
+        return self._loss(truth, np.asarray(prediction).reshape(len(truth), -1))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the predictions of every teacher, one column (per output) each.
@@ -357,7 +380,7 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
 
 
 def _with_teachers(ensemble: TeacherEnsemble, teachers: tuple[Teacher, ...]) -> TeacherEnsemble:
-    return ensemble._with(teachers=list(teachers), progress=False)
+    return ensemble.replace(teachers=list(teachers), progress=False)
 
 
 def _as_store(store: Any) -> LabelStore:

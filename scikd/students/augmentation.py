@@ -48,7 +48,7 @@ class Augmenter(ABC):
         if hasattr(X, "tocsr"):
             message = "Expected a dense table or a frame to augment; got a sparse matrix."
             raise InvalidInputError(message)
-        if len(X) < 2:  # noqa: PLR2004 - a row has no other to borrow from
+        if len(X) < 2:
             message = f"Expected at least 2 samples to augment; got {len(X)}."
             raise InvalidInputError(message)
         columns = _columns(X)
@@ -140,8 +140,8 @@ def as_augmenter(augment: Any) -> Augmenter | None:
     known = {"neighbour": NeighbourSwap, "column": ColumnResample}
     if augment in known:
         return known[augment]()
-    message = f"Expected augment to be None, an Augmenter or one of {sorted(known)}; " + (
-        f"got {augment!r}."
+    message = (
+        f"Expected augment to be None, an Augmenter or one of {sorted(known)}; got {augment!r}."
     )
     raise InvalidInputError(message)
 

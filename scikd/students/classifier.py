@@ -15,6 +15,7 @@ from sklearn.ensemble import (
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_is_fitted
 
+from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 from scikd.students._distilled import Distilled
 from scikd.students.soft_labels import (
@@ -135,7 +136,7 @@ class DistilledClassifier(ClassifierMixin, Distilled):
         n_augment: float = 1.0,
         store: Any = None,
         n_jobs: int | None = None,
-        progress: bool | str = "auto",
+        progress: Progress = "auto",
         random_state: Any = None,
     ) -> None:
         super().__init__(
@@ -192,7 +193,7 @@ class DistilledClassifier(ClassifierMixin, Distilled):
         y = _check_y(y, estimator=self)
         check_classification_targets(y)
         self.classes_ = np.unique(y if weight is None else y[weight > 0])
-        if len(self.classes_) < 2:  # noqa: PLR2004 - nothing to tell apart
+        if len(self.classes_) < 2:
             message = f"Expected at least two classes; got one class: {self.classes_.tolist()}."
             raise InvalidInputError(message)
         self._fit(X, y, weight, groups, X_unlabelled)

@@ -16,7 +16,7 @@ __all__ = ["distinct_rows", "student_folds"]
 
 
 def distinct_rows(X: Any) -> np.ndarray:
-    """Number the distinct rows of a table, in order of first appearance.
+    """Give equal rows of a table one number, in order of first appearance.
 
     Parameters
     ----------
@@ -88,6 +88,7 @@ def student_folds(
     """
     if not isinstance(cv, (int, np.integer)):
         return make_folds(X, y, cv, groups=groups, classifier=classifier)
+    cv = int(cv)
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     if groups is not None:
         merged = _merged(np.asarray(groups), distinct_rows(X))
@@ -108,8 +109,9 @@ def student_folds(
 
 
 def _enough(found: int, cv: int, what: str) -> None:
-    if cv < 2 or found < cv:  # noqa: PLR2004 - one fold has no training part
-        message = f"Expected at least 2 folds and as many {what} as folds (cv={cv}); got " + (
+    if cv < 2 or found < cv:
+        message = (
+            f"Expected at least 2 folds and as many {what} as folds (cv={cv}); got "
             f"n_samples={found} {what}. Pass fewer folds or more data."
         )
         raise InvalidInputError(message)

@@ -106,7 +106,7 @@ class HeldOut:
                 tasks,
                 n_jobs=self.owner.n_jobs,
                 description=f"student, teacher weight {teacher_weight:.2g}",
-                progress=self.owner.progress,  # type: ignore[arg-type]
+                progress=self.owner.progress,
             )
             total = np.zeros_like(self.truth)
             for (_, test), values in zip(self.folds, results, strict=True):

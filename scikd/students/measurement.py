@@ -16,7 +16,16 @@ from scikd.out_of_fold import take
 from scikd.persistence import size_on_disk
 from scikd.teachers import EstimatorTeacher, count_samples
 
-__all__ = ["DistillationReport", "Latency", "Measured", "latencies", "loss_interval", "measure"]
+__all__ = [
+    "DistillationReport",
+    "Latency",
+    "Measured",
+    "latencies",
+    "loss_interval",
+    "measure",
+    "model_bytes",
+    "teacher_bytes",
+]
 
 BATCHES = (1, 100, 10_000)
 SECONDS_PER_BATCH_SIZE = 2.0
@@ -158,27 +167,40 @@ def measure(
     DistillationReport
         The measurements.
     """
-    truth = distilled._truth(np.asarray(y))
     (quantity,) = distilled.teacher_.quantities
-    teacher = distilled.teacher_._with(progress=False)
+    teacher = distilled.teacher_.replace(progress=False)
 
     def ask_teacher(rows: Any) -> np.ndarray:
         return teacher.consensus(rows).mean[quantity.name].reshape(count_samples(rows), -1)
 
     classifier = distilled._classifier
     ask_student = distilled.predict_proba if classifier else distilled.predict
-    theirs, ours = ask_teacher(X), ask_student(X).reshape(len(truth), -1)
-    losses = {"teacher": distilled._loss(truth, theirs), "student": distilled._loss(truth, ours)}
-    weight = np.ones(len(truth)) if weight is None else weight
-    options = {"root": not classifier, "n_resamples": n_resamples, "random_state": random_state}
+    theirs, ours = ask_teacher(X), ask_student(X).reshape(len(y), -1)
+    losses = {
+        "teacher": distilled.row_losses(y, theirs),
+        "student": distilled.row_losses(y, ours),
+    }
+    weight = np.ones(len(y)) if weight is None else weight
+
+    def interval(values: np.ndarray, reference: np.ndarray | None) -> tuple[float, float, float]:
+        return loss_interval(
+            values,
+            reference,
+            weight,
+            groups,
+            root=not classifier,
+            n_resamples=n_resamples,
+            random_state=random_state,
+        )
+
     measured = {}
     asked = {"teacher": ask_teacher, "student": ask_student}
     sizes = {"teacher": teacher_bytes(teacher), "student": model_bytes(distilled.student_)}
     for name, values in losses.items():
-        loss, low, high = loss_interval(values, None, weight, groups, **options)
+        loss, low, high = interval(values, None)
         timed = latencies(asked[name], X, batches)
         measured[name] = Measured(name, loss, low, high, timed, sizes[name])
-    gap = loss_interval(losses["student"], losses["teacher"], weight, groups, **options)
+    gap = interval(losses["student"], losses["teacher"])
     if classifier:
         divergence = xlogy(theirs, theirs) - theirs * np.log(np.clip(ours, 1e-7, 1.0))
         fidelity = float(np.average(divergence.sum(axis=1), weights=weight))
@@ -192,7 +214,7 @@ def measure(
         gap=gap[0],
         gap_low=gap[1],
         gap_high=gap[2],
-        n_samples=len(truth),
+        n_samples=len(y),
     )
 
 
@@ -248,7 +270,7 @@ def loss_interval(
         return means[0] if len(means) == 1 else means[0] - means[1]
 
     value = float(statistic(*columns))
-    if len(columns[0]) < 2:  # noqa: PLR2004 - nothing to resample
+    if len(columns[0]) < 2:
         return value, float("nan"), float("nan")
     interval = bootstrap(
         tuple(columns),
@@ -290,7 +312,7 @@ def latencies(
         rows = take(X, np.arange(batch) % count_samples(X))
         predict(rows)
         times: list[float] = []
-        while len(times) < 5 or (len(times) < 200 and sum(times) < SECONDS_PER_BATCH_SIZE):  # noqa: PLR2004 - said above
+        while len(times) < 5 or (len(times) < 200 and sum(times) < SECONDS_PER_BATCH_SIZE):
             start = time.perf_counter()
             predict(rows)
             times.append(time.perf_counter() - start)

@@ -120,7 +120,7 @@ def mean_and_error(
     parts = share * (values[heard] - mean)
     if cluster is not None:
         parts = np.bincount(np.unique(cluster[heard], return_inverse=True)[1], weights=parts)
-    if len(parts) < 2:  # noqa: PLR2004 - no spread without a second one
+    if len(parts) < 2:
         return mean, float("inf")
     correction = len(parts) / (len(parts) - 1)
     return mean, float(np.sqrt(correction * np.square(parts).sum()))
@@ -181,7 +181,7 @@ def choose_mixture(
         candidates.append(Candidate(tried, mean, gain, error))
     alone, taught = candidates[0], candidates[1]
     chosen = (taught if taught.loss < alone.loss else alone).weight
-    if len(candidates) > 2:  # noqa: PLR2004 - the two ends and a mixture
+    if len(candidates) > 2:
         gain, error = mean_and_error(losses[chosen] - losses[clipped], weight, cluster)
         chosen = clipped if gain > error else chosen
     return MixtureChoice(chosen, tuple(candidates), closed_form)

@@ -139,7 +139,7 @@ class DistilledRegressor(RegressorMixin, Distilled):
         """
         X, weight = self._checked_training(X, y, sample_weight)
         y = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
-        if y.ndim == 2 and y.shape[1] == 1:  # noqa: PLR2004 - a column
+        if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._flat = y.ndim == 1
         self._fit(X, y, weight, groups, X_unlabelled)

@@ -88,10 +88,8 @@ def resolve_soft_labels(learner: Any, how: SoftLabels) -> SoftLabels:
     name = type(learner).__name__
     boosting = type(learner).__module__.partition(".")[0] in {"lightgbm", "xgboost"}
     if how == "auto":
-        if is_classifier(learner):
-            how = "replicate"
-        else:
-            how = "objective" if boosting else "log_odds"
+        of_numbers: SoftLabels = "objective" if boosting else "log_odds"
+        how = "replicate" if is_classifier(learner) else of_numbers
     wants = {"replicate": is_classifier, "log_odds": is_regressor, "objective": is_regressor}
     if how not in wants:
         message = f"Expected soft_labels to be 'auto' or one of {sorted(wants)}; got {how!r}."
@@ -166,7 +164,7 @@ class SoftClassifier:
             self.learners_ = [self._fit_replicated(X, proba, sample_weight)]
             return self
         if self.how == "objective":
-            targets = proba[:, 1:] if len(self.classes) == 2 else proba  # noqa: PLR2004 - binary
+            targets = proba[:, 1:] if len(self.classes) == 2 else proba
             learner = clone(self.learner).set_params(objective=BinaryCrossEntropy().as_boosting())
             self.learners_ = [
                 fit_weighted(clone(learner), X, target, sample_weight) for target in targets.T
@@ -175,7 +173,7 @@ class SoftClassifier:
         floored = np.maximum(proba, PROBABILITY_FLOOR)
         logs = np.log(floored / floored.sum(axis=1, keepdims=True))
         targets = logs - logs.mean(axis=1, keepdims=True)
-        if len(self.classes) == 2:  # noqa: PLR2004 - binary: one column says all
+        if len(self.classes) == 2:
             targets = targets[:, 1:]
         if targets.shape[1] > 1 and get_tags(self.learner).target_tags.multi_output:
             self.learners_ = [fit_weighted(clone(self.learner), X, targets, sample_weight)]
@@ -185,9 +183,7 @@ class SoftClassifier:
             ]
         return self
 
-    def _fit_replicated(
-        self, X: Any, proba: np.ndarray, sample_weight: np.ndarray | None
-    ) -> Any:
+    def _fit_replicated(self, X: Any, proba: np.ndarray, sample_weight: np.ndarray | None) -> Any:
         learner = clone(self.learner)
         if ((proba == 0) | (proba == 1)).all():  # hard labels need no copies
             labels = self.classes[proba.argmax(axis=1)]
@@ -260,5 +256,3 @@ def _raw_scores(learner: Any, X: Any) -> np.ndarray:
     if type(learner).__module__.startswith("xgboost"):
         return np.asarray(learner.predict(X, output_margin=True), dtype=np.float64)
     return np.asarray(learner.predict(X), dtype=np.float64)
-
-

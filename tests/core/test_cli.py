@@ -270,8 +270,8 @@ def entries(monkeypatch):
 
 
 def test_labels_lists_the_entries(run, entries, tmp_path):
-    entries.append(Entry("forest", "a" * 64, "b" * 64, 12000, True, tmp_path / "one"))  # noqa: FBT003
-    entries.append(Entry("mace", "c" * 64, "d" * 64, 7, False, tmp_path / "two"))  # noqa: FBT003
+    entries.append(Entry("forest", "a" * 64, "b" * 64, 12000, True, tmp_path / "one"))
+    entries.append(Entry("mace", "c" * 64, "d" * 64, 7, False, tmp_path / "two"))
     code, out, err = run("labels", tmp_path)
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]

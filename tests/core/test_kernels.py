@@ -48,9 +48,9 @@ def stacks(draw, elements=NUMBERS):
 def tables(draw):
     """Draw predictions of shape (n, M) with gaps, and sample weights, some of them 0."""
     shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
-    P = draw(hnp.arrays(np.float64, shape, elements=MAYBE))  # noqa: N806
+    P = draw(hnp.arrays(np.float64, shape, elements=MAYBE))
     if draw(st.booleans()):
-        P = np.asfortranarray(P).astype(np.float32)  # noqa: N806
+        P = np.asfortranarray(P).astype(np.float32)
     w = draw(hnp.arrays(np.float64, shape[0], elements=st.sampled_from([0.0, 0.5, 1.0, 3.7])))
     return P, (w if w.sum() > 0 and draw(st.booleans()) else None)
 
@@ -115,7 +115,7 @@ class TestMoments:
             mean, std, _ = moments.stacked_moments(members)
             assert_same(mean, values.mean(axis=0))
             assert_same(std, values.std(axis=0))
-            assert_same(moments.stacked_median(members), np.median(values, axis=0))
+            assert_same(robust.stacked_median(members), np.median(values, axis=0))
 
     def test_no_spread_is_exactly_zero(self):
         members = np.full((10, 3), 0.1)
@@ -139,7 +139,7 @@ class TestMoments:
         mean, std, count = moments.stacked_moments(np.empty((3, 0, 2)))
         assert mean.shape == std.shape == (0, 2)
         assert count == 3
-        assert moments.stacked_median(np.empty((3, 0))).shape == (0,)
+        assert robust.stacked_median(np.empty((3, 0))).shape == (0,)
 
     def test_finish_hands_over_its_buffers(self):
         stream = moments.Moments(3)
@@ -169,8 +169,8 @@ class TestMoments:
 
 STACKED = [
     moments.stacked_moments,
-    moments.stacked_median,
-    lambda m, w=None: moments.stacked_trimmed_mean(m, w, 0.2),
+    robust.stacked_median,
+    lambda m, w=None: robust.stacked_trimmed_mean(m, w, 0.2),
 ]
 
 
@@ -263,34 +263,34 @@ class TestRobust:
     @given(stacks(MAYBE))
     def test_median_is_that_of_copies(self, drawn):
         members, weights = drawn
-        assert_same(moments.stacked_median(members, weights), slow_moments.median(members, weights))
+        assert_same(robust.stacked_median(members, weights), slow_moments.median(members, weights))
 
     @PROFILE
     @given(stacks(MAYBE), st.sampled_from([0.0, 0.1, 0.25, 0.333, 0.499]))
     def test_trimmed_mean_is_that_of_copies(self, drawn, fraction):
         members, weights = drawn
-        ours = moments.stacked_trimmed_mean(members, weights, fraction)
+        ours = robust.stacked_trimmed_mean(members, weights, fraction)
         assert_same(ours, slow_moments.trimmed_mean(members, weights, fraction))
 
     @pytest.mark.parametrize("n_teachers", [1, 2, 5, 10, 64, 65, 130])
     def test_equal_weights_agree_with_numpy_and_scipy(self, n_teachers):
         members = np.random.default_rng(n_teachers).normal(size=(n_teachers, 300)).round(1)
         weights = np.full(n_teachers, 1 / n_teachers)  # such weights do not sum to 1 exactly
-        median = moments.stacked_median(members, weights)
+        median = robust.stacked_median(members, weights)
         np.testing.assert_array_equal(median, np.median(members, axis=0))
         cut = n_teachers // 5
-        ours = moments.stacked_trimmed_mean(members, weights, cut / n_teachers)
+        ours = robust.stacked_trimmed_mean(members, weights, cut / n_teachers)
         assert_same(ours, scipy.stats.trim_mean(members, (cut + 1e-6) / n_teachers, axis=0))
 
     def test_trimming_removes_infinite_outliers(self):
         members = np.array([[-np.inf], [1.0], [2.0], [3.0], [np.inf]])
-        assert_same(moments.stacked_trimmed_mean(members, None, 0.2), [2.0])
-        assert_same(moments.stacked_median(members), [2.0])
+        assert_same(robust.stacked_trimmed_mean(members, None, 0.2), [2.0])
+        assert_same(robust.stacked_median(members), [2.0])
 
     @pytest.mark.parametrize("fraction", [-0.1, 0.5, 0.7, np.nan])
     def test_fraction(self, fraction):
         with pytest.raises(InvalidInputError, match="at least 0 and below 0.5"):
-            moments.stacked_trimmed_mean(np.ones((2, 3)), None, fraction)
+            robust.stacked_trimmed_mean(np.ones((2, 3)), None, fraction)
 
 
 # -- gram ----------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class TestGram:
     @PROFILE
     @given(tables())
     def test_gram_is_the_definition(self, drawn):
-        P, w = drawn  # noqa: N806
+        P, w = drawn
         for ours, theirs in zip(
             gram.weighted_gram(P, w), slow_gram.weighted_gram(P, w), strict=True
         ):
@@ -310,14 +310,14 @@ class TestGram:
     @PROFILE
     @given(tables())
     def test_correlation_is_the_definition(self, drawn):
-        P, w = drawn  # noqa: N806
+        P, w = drawn
         with np.errstate(invalid="ignore"):
             assert_same(gram.correlation(P, w), slow_gram.correlation(P, w), atol=1e-8)
 
     @PROFILE
     @given(tables(), st.integers(0, 100))
     def test_residual_correlation_is_the_definition(self, drawn, seed):
-        P, w = drawn  # noqa: N806
+        P, w = drawn
         y = np.random.default_rng(seed).normal(size=len(P)).round(2)
         expected = slow_gram.residual_correlation(P, y, w)
         assert_same(gram.residual_correlation(P, y, w), expected, atol=1e-8)
@@ -326,12 +326,12 @@ class TestGram:
     @pytest.mark.parametrize("offset", [0.0, 1e8])
     def test_correlation_agrees_with_pandas(self, share, offset):
         rng = np.random.default_rng(0)
-        P = rng.normal(size=(20_000, 1)) + rng.normal(size=(20_000, 24))  # noqa: N806
+        P = rng.normal(size=(20_000, 1)) + rng.normal(size=(20_000, 24))
         P[rng.random(P.shape) < share] = np.nan
         P[:, 5] = np.nan  # one teacher covers four samples only
         P[:4, 5] = [3.0, 1.0, 4.0, 1.0]
         P[:, 6] = 7.0  # and one is constant
-        P = P + offset  # noqa: N806
+        P = P + offset
         expected = pd.DataFrame(P - offset).corr().to_numpy()
         if offset == 0:
             expected = pd.DataFrame(P).corr().to_numpy()
@@ -345,7 +345,7 @@ class TestGram:
     def test_several_blocks(self, share, monkeypatch):
         monkeypatch.setattr(gram, "_BLOCK", 64 * 8)
         rng = np.random.default_rng(0)
-        P = rng.normal(size=(1000, 8)) * np.logspace(-150, 150, 8)  # noqa: N806
+        P = rng.normal(size=(1000, 8)) * np.logspace(-150, 150, 8)
         P[rng.random(P.shape) < share] = np.nan
         P[:300, 2:] = rng.normal(size=(300, 6))  # blocks of each kind
         w = rng.random(1000)
@@ -359,14 +359,14 @@ class TestGram:
         # The outliers of column 0 are where column 1 is missing: subtracting them from the sum
         # over all samples would leave no digit.
         rng = np.random.default_rng(0)
-        P = rng.normal(size=(5000, 2))  # noqa: N806
+        P = rng.normal(size=(5000, 2))
         P[:50, 0] = 1e10
         P[:50, 1] = np.nan
         assert_same(gram.correlation(P), pd.DataFrame(P).corr().to_numpy(), atol=1e-7)
         assert_same(gram.correlation(P), slow_gram.correlation(P), atol=1e-5)
 
     def test_constant_on_the_common_samples(self):
-        P = np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0], [9.0, np.nan]])  # noqa: N806
+        P = np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0], [9.0, np.nan]])
         np.testing.assert_array_equal(gram.correlation(P), [[1, np.nan], [np.nan, 1]])
 
     def test_copies_are_within_one(self):
@@ -376,7 +376,7 @@ class TestGram:
         assert_same(ours, np.sign(ours), atol=1e-14)
 
     def test_refused(self):
-        P = np.ones((3, 2))  # noqa: N806
+        P = np.ones((3, 2))
         bad = np.array([[1.0, 2.0], [1.0, np.inf]])
         for function in (gram.correlation, gram.weighted_gram):
             with pytest.raises(InvalidInputError, match="infinity in column 1"):
@@ -466,8 +466,8 @@ class TestPythonBodies:
         members = np.random.default_rng(0).normal(size=(n_teachers, 5))
         members[0, :2] = np.nan
         members[:, 4] = np.nan
-        assert_same(moments.stacked_median(members), slow_moments.median(members))
-        ours = moments.stacked_trimmed_mean(members, None, 0.1)
+        assert_same(robust.stacked_median(members), slow_moments.median(members))
+        ours = robust.stacked_trimmed_mean(members, None, 0.1)
         assert_same(ours, slow_moments.trimmed_mean(members, None, 0.1))
 
     def test_class_statistics(self):
@@ -482,7 +482,7 @@ class TestPythonBodies:
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
     def test_gram(self, share):
         rng = np.random.default_rng(1)
-        P = rng.normal(size=(60, 5))  # noqa: N806
+        P = rng.normal(size=(60, 5))
         P[rng.random(P.shape) < share] = np.nan
         P[:20, 0] += 1e6
         P[:20, 1] = np.nan  # so that pairs are computed again

@@ -156,7 +156,25 @@ def test_a_full_disk_leaves_the_old_bundle(small_disk):
 # Bundles: what goes in comes out
 # ---------------------------------------------------------------------------------------------
 
-DTYPES = st.sampled_from("? i1 u1 <i2 >i2 <i4 >u4 <i8 >i8 <f2 <f4 >f4 <f8 >f8 <c8".split())
+DTYPES = st.sampled_from(
+    [
+        "?",
+        "i1",
+        "u1",
+        "<i2",
+        ">i2",
+        "<i4",
+        ">u4",
+        "<i8",
+        ">i8",
+        "<f2",
+        "<f4",
+        ">f4",
+        "<f8",
+        ">f8",
+        "<c8",
+    ]
+)
 ARRAYS = hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -7,7 +7,7 @@ import io
 import re
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -66,7 +66,7 @@ def report():
         subtitle="Sub",
         seed=7,
         command="scikd demo --seed 7",
-        created=datetime(2025, 1, 2, 3, 4, tzinfo=timezone.utc),
+        created=datetime(2025, 1, 2, 3, 4, tzinfo=UTC),
     )
 
 

@@ -296,7 +296,12 @@ class TestUse:
     @quiet_about_teachers
     @pytest.mark.parametrize(
         "student",
-        [TWIG, HistGradientBoostingClassifier(max_iter=20), Ridge(), DecisionTreeRegressor(max_depth=4)],
+        [
+            TWIG,
+            HistGradientBoostingClassifier(max_iter=20),
+            Ridge(),
+            DecisionTreeRegressor(max_depth=4),
+        ],
         ids=lambda learner: type(learner).__name__,
     )
     def test_probabilities_of_every_kind_of_student(self, student):
@@ -387,7 +392,9 @@ class TestBadInput:
         table, target = (X.copy(), y) if model is regressor else (cancer.copy(), outcome)
         table[3, 1] = value
         with pytest.raises(ValueError, match="NaN|inf"):
-            model(teacher=Ridge() if model is regressor else LogisticRegression()).fit(table, target)
+            model(teacher=Ridge() if model is regressor else LogisticRegression()).fit(
+                table, target
+            )
 
     @quiet_about_teachers
     def test_missing_values_pass_where_learners_take_them(self):
@@ -423,7 +430,9 @@ class TestBadInput:
 
     def test_weights_that_a_learner_cannot_take(self):
         """The learner is named."""
-        with pytest.raises(InvalidInputError, match="KNeighborsRegressor cannot take sample_weight"):
+        with pytest.raises(
+            InvalidInputError, match="KNeighborsRegressor cannot take sample_weight"
+        ):
             regressor(teacher=KNeighborsRegressor()).fit(X, y, sample_weight=np.ones(len(X)))
 
     def test_a_teacher_that_fails_is_named(self):

@@ -75,7 +75,9 @@ def test_a_teacher_that_misbehaves_is_named(how, text):
 
 def test_a_failure_to_train_is_named_and_keeps_its_cause():
     """A teacher that fails in fit is named; the cause is chained."""
-    with pytest.raises(TeacherError, match="'bad' failed to train: RuntimeError: no conv") as caught:
+    with pytest.raises(
+        TeacherError, match="'bad' failed to train: RuntimeError: no conv"
+    ) as caught:
         as_teacher(Failing("fit"), "bad").fit(X, y)
     assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -83,7 +85,9 @@ def test_a_failure_to_train_is_named_and_keeps_its_cause():
 def test_every_problem_is_listed_at_once():
     """Several broken quantities come in one message."""
     quantities = (Quantity("energy", "eV", ()), Quantity("forces", "eV/Å", (3,)))
-    teacher = CallableTeacher(lambda X: {"forces": np.zeros((len(X), 2))}, "f", quantities=quantities)
+    teacher = CallableTeacher(
+        lambda X: {"forces": np.zeros((len(X), 2))}, "f", quantities=quantities
+    )
     with pytest.raises(TeacherError, match=r"'energy' is missing.*'forces' has entries of shape"):
         teacher.predict(X)
 

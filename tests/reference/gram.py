@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 
-def _common(P, w, i, j):  # noqa: N803
+def _common(P, w, i, j):
     """Return the two columns and the weights, on the samples of positive weight both cover."""
-    P = np.asarray(P, dtype=float)  # noqa: N806
+    P = np.asarray(P, dtype=float)
     w = np.ones(len(P)) if w is None else np.asarray(w, dtype=float)
     both = ~np.isnan(P[:, i]) & ~np.isnan(P[:, j]) & (w > 0)
     return P[both, i], P[both, j], w[both]
 
 
-def weighted_gram(P, w=None):  # noqa: N803
+def weighted_gram(P, w=None):
     """Sum products and weights over the samples both teachers cover."""
     m = P.shape[1]
-    G, W = np.zeros((m, m)), np.zeros((m, m))  # noqa: N806
+    G, W = np.zeros((m, m)), np.zeros((m, m))
     for i in range(m):
         for j in range(m):
             x, y, load = _common(P, w, i, j)
@@ -25,7 +25,7 @@ def weighted_gram(P, w=None):  # noqa: N803
     return G, W
 
 
-def correlation(P, w=None):  # noqa: N803
+def correlation(P, w=None):
     """Weighted Pearson correlation from its definition."""
     m = P.shape[1]
     result = np.full((m, m), np.nan)
@@ -41,6 +41,6 @@ def correlation(P, w=None):  # noqa: N803
     return result
 
 
-def residual_correlation(P, y, w=None):  # noqa: N803
+def residual_correlation(P, y, w=None):
     """Correlate the columns of P - y."""
     return correlation(np.asarray(P, dtype=float) - np.asarray(y, dtype=float)[:, None], w)
