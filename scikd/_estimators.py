@@ -153,27 +153,36 @@ def dump_estimator(estimator: Any) -> bytes:
     raise InvalidInputError(message) from cause
 
 
+def _check_unpacked(data: bytes, path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        # `save_estimator` never compresses, so a small file cannot unpack to a huge one.
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > len(data):
+        message = f"{path} would unpack to {unpacked:,} bytes; it holds {len(data):,}."
+        raise CorruptFileError(message)
+
+
+def _allowed(found: Sequence[str], path: Path, trusted: Sequence[str]) -> list[str]:
+    allowed = {*trusted, *trusted_types(found)}
+    refused = [name for name in found if name not in allowed]
+    if refused:
+        message = (
+            f"{path} would build objects of types that are not trusted: {refused}. If the file "
+            f"comes from a source that you trust, pass trusted={refused!r}."
+        )
+        raise InvalidInputError(message)
+    return sorted(allowed)
+
+
 def load_dumped(data: bytes, path: Path, trusted: Sequence[str]) -> Any:
+    """Rebuild an estimator from skops bytes whose checksum was compared before."""
     from skops import io as skops_io  # noqa: PLC0415
     from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
 
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # `save_estimator` never compresses, so a small file cannot unpack to a huge one.
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > len(data):
-            message = f"{path} would unpack to {unpacked:,} bytes; it holds {len(data):,}."
-            raise CorruptFileError(message)
-        found = skops_io.get_untrusted_types(data=data)
-        allowed = {*trusted, *trusted_types(found)}
-        refused = [name for name in found if name not in allowed]
-        if refused:
-            message = (
-                f"{path} would build objects of types that are not trusted: {refused}. If the file "
-                f"comes from a source that you trust, pass trusted={refused!r}."
-            )
-            raise InvalidInputError(message)
-        return skops_io.loads(data, trusted=sorted(allowed))
+        _check_unpacked(data, path)
+        allowed = _allowed(skops_io.get_untrusted_types(data=data), path, trusted)
+        return skops_io.loads(data, trusted=allowed)
     except (CorruptFileError, InvalidInputError):
         raise
     except UntrustedTypesFoundException as error:  # skops audits once more; it should agree

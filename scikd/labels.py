@@ -424,6 +424,11 @@ def _finish(folder: Path, about: dict[str, Any]) -> None:
     chunks = cover(find_chunks(folder / CHUNKS, names, about["n_samples"]))
     if list(gaps(chunks, about["n_samples"], about["n_samples"])):
         return  # a chunk was damaged or taken away meanwhile: fill again
-    files = [assemble(folder, name, chunks, about["name"]) for name in names]
+    try:
+        files = [assemble(folder, name, chunks, about["name"]) for name in names]
+    except StorageError:
+        raise
+    except OSError as error:  # such as a chunk that was taken away since
+        raise storage_error(error, "read the batches in", folder) from error
     if not (folder / MANIFEST).exists():
         complete(folder, about, files)

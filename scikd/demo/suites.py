@@ -60,7 +60,7 @@ def _filled(model: Any) -> Any:
 def _classifiers(seed: int) -> dict[str, Any]:
     support = SVC(C=5.0, random_state=seed)
     network = MLPClassifier(
-        hidden_layer_sizes=(64,), alpha=0.1, max_iter=300, early_stopping=True, random_state=seed
+        hidden_layer_sizes=(64,), alpha=0.1, max_iter=500, early_stopping=True, random_state=seed
     )
     return {
         "logistic": _scaled(LogisticRegression(C=0.1, max_iter=2000)),
@@ -76,12 +76,14 @@ def _classifiers(seed: int) -> dict[str, Any]:
 
 def _regressors(seed: int) -> dict[str, Any]:
     network = MLPRegressor(
-        hidden_layer_sizes=(64,), alpha=0.1, max_iter=300, early_stopping=True, random_state=seed
+        hidden_layer_sizes=(64,), alpha=0.1, max_iter=500, early_stopping=True, random_state=seed
     )
     nystroem = make_pipeline(Nystroem(gamma=0.02, random_state=seed), Ridge(1e-3))
 
     def on_scale(model: Any) -> Any:
-        return TransformedTargetRegressor(_scaled(model), transformer=StandardScaler())
+        # The imputer comes first, so that the whole says that it takes missing values.
+        scaled = make_pipeline(StandardScaler(), model)
+        return _filled(TransformedTargetRegressor(scaled, transformer=StandardScaler()))
 
     return {
         "ridge": _scaled(Ridge(1.0)),

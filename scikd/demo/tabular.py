@@ -279,8 +279,8 @@ def _method(contest: Contest) -> str:
         f"{table.name} ({table.source}): {len(table.y):,} rows, {len(table.features)} features; "
         f"{contest.n_train:,} rows to train on and {contest.n_test:,} to test on (at most "
         f"{LARGEST_SET:,} each). Every teacher labelled the training rows out of fold, in five "
-        "folds. The student learnt the mixture marked above, and twice as many further rows that were "
-        "made from training rows and labelled by the teachers."
+        "folds. The student learnt the mixture marked above, and twice as many further rows that "
+        "were made from training rows and labelled by the teachers."
     )
 
 

@@ -23,46 +23,8 @@ from scikd.aggregation import (
 )
 from scikd.exceptions import InvalidInputError
 from scikd.harmonise import Harmoniser
-from scikd.testing import check_aggregator
 
-FREE = [
-    Mean(),
-    Median(),
-    TrimmedMean(0.2),
-    TrimmedMean(0.0),
-    SoftmaxMean(),
-    SoftmaxMean(temperature=3.0),
-    LogOpinionPool(),
-    LogOpinionPool(temperature=0.5),
-    Vote(),
-]
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
-
-
-@pytest.mark.parametrize("rule", FREE, ids=repr)
-def test_laws(rule):
-    """Every rule obeys the laws of the public suite."""
-    check_aggregator(rule)
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        InverseVariance((1.0, 2.0, 0.5, 4.0)),
-        Routed(lambda X: np.column_stack([X[:, 0] % 2, X[:, 0] * 0 + 1, X[:, 0] + 1, X[:, 0]])),
-    ],
-    ids=["inverse variance", "routed"],
-)
-def test_rules_that_know_their_teachers(rule):
-    """Rules with a number of their own for each teacher obey the other laws."""
-    check_aggregator(rule, harmonised=True)
-
-
-def test_harmonised_rule_obeys_the_other_laws():
-    """A harmonised rule, fitted on four teachers."""
-    members = np.random.default_rng(0).normal(size=(4, 50))
-    rule = Harmonised(Harmoniser("zscore"), Mean()).fit(members, np.zeros(50))
-    check_aggregator(rule, harmonised=True)
 
 
 @given(arrays(float, (5, 7), elements=numbers), st.floats(0.1, 10), numbers)

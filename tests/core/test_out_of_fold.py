@@ -124,7 +124,7 @@ def test_a_class_missing_from_a_fold_gets_probability_zero():
 
 
 @pytest.mark.parametrize(
-    "container", [pd.DataFrame, csr_matrix, lambda X: pl.DataFrame(X), lambda X: X.tolist()]
+    "container", [pd.DataFrame, csr_matrix, pl.DataFrame, lambda X: X.tolist()]
 )
 def test_containers_give_the_same_numbers(container):
     """Frames, sparse matrices and lists are cut by rows."""

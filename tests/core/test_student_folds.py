@@ -60,7 +60,7 @@ class TestFolds:
 
     @pytest.mark.parametrize(
         "container",
-        [np.asarray, csr_matrix, pd.DataFrame, lambda rows: pl.DataFrame(rows)],
+        [np.asarray, csr_matrix, pd.DataFrame, pl.DataFrame],
     )
     def test_equal_rows_get_equal_numbers(self, container):
         """In every container; -0 is 0 and NaN is NaN."""

@@ -35,7 +35,6 @@ from scikd import DistilledClassifier, DistilledRegressor, LabelStore, TeacherEn
 from scikd.exceptions import DistillationWarning, InvalidInputError, TeacherError
 from scikd.persistence import load_estimator, save_estimator
 from scikd.students.measurement import loss_interval
-from scikd.testing import check_student
 
 X, y = load_diabetes(return_X_y=True)
 cancer, outcome = load_breast_cancer(return_X_y=True)
@@ -80,23 +79,6 @@ def expected_failures(estimator):
 def test_scikit_learn_conformance(estimator, check):
     """All of scikit-learn's own checks."""
     check(estimator)
-
-
-@quiet_about_teachers
-def test_scikd_conformance():
-    """The public suite: repeatable, served alone, weights are copies."""
-    check_student(regressor(), X, y)
-    check_student(regressor(teacher=[Ridge(), LinearRegression()], augment=None), X, y)
-    check_student(
-        classifier(
-            teacher=DecisionTreeClassifier(max_depth=3, random_state=0),
-            student=LogisticRegression(C=0.01, max_iter=5000, tol=1e-9),
-        ),
-        iris,
-        species,
-    )
-    teacher = LogisticRegression(max_iter=5000, tol=1e-10)
-    check_student(classifier(teacher=teacher, student=Ridge()), iris, species)
 
 
 class TestHonesty:
