@@ -10,12 +10,10 @@ import sys
 
 from sklearn.datasets import load_digits
 from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from scikd import DistilledClassifier, TeacherEnsemble
 
@@ -27,18 +25,18 @@ def main() -> None:
     X_unlabelled, X, y = X[200:], X[:200], y[:200]
     teachers = TeacherEnsemble(
         {
-            "extra trees": ExtraTreesClassifier(300, random_state=0),
+            "extra trees": ExtraTreesClassifier(200, random_state=0),
             "neighbours": KNeighborsClassifier(5, weights="distance"),
         }
     )
-    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    tree = DecisionTreeClassifier(max_depth=8, min_samples_leaf=3, random_state=0)
     models = {
-        "linear student alone": linear.fit(X, y),
+        "one tree alone": tree.fit(X, y),
         "distilled, labelled rows only": DistilledClassifier(
-            teachers, linear, progress=False, random_state=0
+            teachers, tree, progress=False, random_state=0
         ).fit(X, y),
         "distilled, unlabelled rows too": DistilledClassifier(
-            teachers, linear, progress=False, random_state=0
+            teachers, tree, progress=False, random_state=0
         ).fit(X, y, X_unlabelled=X_unlabelled),
     }
     lines = [f"{len(X)} labelled rows, {len(X_unlabelled)} unlabelled, {len(X_test)} test rows"]

@@ -31,10 +31,8 @@ from scikd.quantities import VALUE
 X, y = load_diabetes(return_X_y=True)
 teacher = ExtraTreesRegressor(100, min_samples_leaf=3, random_state=0)
 labels = cross_val_predict(teacher, X, y, cv=5)  # out of fold: in-sample labels would leak
-LabelStore(sys.argv[1]).write(
-    name="extra trees", fingerprint="extra-trees-v1", inputs=X,
-    quantities=[VALUE], arrays={"value": labels},
-)
+about = {"name": "extra trees", "fingerprint": "extra-trees-v1", "inputs": X}
+LabelStore(sys.argv[1]).write(**about, quantities=[VALUE], arrays={"value": labels})
 """
 
 
@@ -48,7 +46,7 @@ def main() -> None:
         labels = store.read("extra trees", X)
         tree = DecisionTreeRegressor(max_depth=4, random_state=0)
         student = DistilledRegressor(labels, tree, random_state=0).fit(X, y)
-    lines = [f"in the store: {', '.join(files)}", *map(str, store.entries())]
+        lines = [f"in the store: {', '.join(files)}", *map(str, store.entries())]
     lines.append(
         f"held-out mean squared error: teacher {student.teacher_loss_:.0f}, student alone "
         f"{student.student_loss_:.0f}; weight of the teacher {student.teacher_weight_:.2f}"

@@ -4,7 +4,7 @@ Each is also the builtin that a caller would think of catching::
 
     ScikdError
     ├── InvalidInputError     (ValueError)    what the caller passed cannot be used
-    ├── TeacherError          (RuntimeError)  a teacher failed; the message names it
+    ├── TeacherError          (ValueError)    a teacher failed; the message names it
     ├── StorageError          (OSError)       reading or writing failed (full disk, missing file)
     │   ├── CorruptFileError                  cut short, edited, or not a file of scikd
     │   ├── SchemaError                       written by a newer scikd
@@ -39,7 +39,7 @@ class InvalidInputError(ScikdError, ValueError):
     """What the caller passed cannot be used."""
 
 
-class TeacherError(ScikdError, RuntimeError):
+class TeacherError(ScikdError, ValueError):
     """A teacher raised, or returned something unusable; the message names it."""
 
 

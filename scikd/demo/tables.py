@@ -177,7 +177,7 @@ def _read(name: str, file: _File, path: Path) -> Table:
     frame = frame[list(file.keep)] if file.keep else frame.drop(columns=list(file.drop))
     if file.date:
         when = pd.to_datetime(frame.pop(file.date)).dt
-        frame = frame.assign(hour=when.hour, weekday=when.weekday, month=when.month)
+        frame = frame.assign(hour=when.hour, weekday=when.day_of_week, month=when.month)
     target = file.target if isinstance(file.target, str) else frame.columns[file.target]
     frame = frame.dropna(subset=[target])
     y = frame.pop(target)

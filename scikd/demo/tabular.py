@@ -178,8 +178,7 @@ def make_distilled(table: RealTable, seed: int, **options: Any) -> Any:
     return kind(
         TeacherEnsemble(make_teachers(table.task, seed), aggregator=rule),
         make_student(table.name, table.task, seed),
-        # Neighbours need complete rows.
-        augment="column" if np.isnan(table.X).any() else "neighbour",
+        augment="neighbour",
         n_augment=2.0,
         random_state=seed,
         **options,

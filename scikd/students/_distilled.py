@@ -280,19 +280,28 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         """Check inputs; frames go through as they are, since learners choose their columns."""
         if reset:  # asking every learner for its tags takes longer than a small prediction
             tags = get_tags(self).input_tags
-            self._accepts = {
-                "accept_sparse": ["csr", "csc"] if tags.sparse else False,
-                "ensure_all_finite": "allow-nan" if tags.allow_nan else True,
-            }
+            self._accepts_sparse = ["csr", "csc"] if tags.sparse else False
+            self._accepts_nan = True
         if hasattr(X, "columns") and hasattr(X, "to_numpy"):
             validate_data(self, X, reset=reset, skip_check_array=True)
             if count_samples(X) == 0:
                 message = "Expected at least one sample; got an empty frame (n_samples=0)."
                 raise InvalidInputError(message)
             return X
-        return validate_data(
-            self, X, reset=reset, ensure_min_samples=2 if reset else 1, **self._accepts
+        checked = validate_data(
+            self,
+            X,
+            reset=reset,
+            accept_sparse=self._accepts_sparse,
+            # In training the learners say themselves whether they take NaN: no pipeline with an
+            # imputer tells beforehand. Later NaN is welcome where it was in training.
+            ensure_all_finite="allow-nan" if self._accepts_nan else True,
+            ensure_min_samples=2 if reset else 1,
         )
+        if reset:
+            values = checked.data if hasattr(checked, "tocsr") else checked
+            self._accepts_nan = bool(tags.allow_nan or np.isnan(values).any())
+        return checked
 
     def row_losses(self, y: Any, prediction: Any) -> np.ndarray:
         """Return the loss of every row, as it is used to choose and to report.

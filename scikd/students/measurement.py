@@ -322,16 +322,18 @@ def latencies(
 
 
 def model_bytes(model: Any) -> int | None:
-    """Return the size of a saved model in bytes; None if it cannot be saved."""
-    learners = getattr(model, "learners_", None)
-    return sum(size_on_disk(learner) for learner in (learners or [model]))
+    """Return the size of a saved model in bytes; None if it cannot be saved (it holds a lambda)."""
+    learners = getattr(model, "learners_", None) or [model]
+    try:
+        return sum(size_on_disk(learner) for learner in learners)
+    except InvalidInputError:
+        return None
 
 
 def teacher_bytes(ensemble: Any) -> int | None:
-    """Return the size of all saved teachers in bytes; None if one of them is not an estimator."""
-    total = 0
-    for teacher in ensemble.teachers:
-        if not isinstance(teacher, EstimatorTeacher):
-            return None
-        total += size_on_disk(teacher.estimator)
-    return total
+    """Return the size of all saved teachers in bytes; None if one of them cannot be saved."""
+    sizes = [
+        model_bytes(teacher.estimator) if isinstance(teacher, EstimatorTeacher) else None
+        for teacher in ensemble.teachers
+    ]
+    return None if None in sizes else sum(size for size in sizes if size is not None)

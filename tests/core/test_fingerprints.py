@@ -143,7 +143,7 @@ def test_plain_values_never_run_together():
         [], (), {}, set(), [1], (1,), [[1]], [1, 2], [12], ["1", "2"], ["12"], [["1"], "2"],
         ["1", ["2"]], {1}, {"a": 1}, {"a": 2}, {"b": 1}, {1: "a"}, [("a", 1)], range(3),
         range(1, 3), [0, 1, 2], dt.date(2020, 1, 1), dt.timedelta(1),
-        dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), Decimal(1),
+        dt.datetime(2020, 1, 1, tzinfo=dt.UTC), Decimal(1),
         np.array([1]), np.array([1.0]), np.array(["1"]), np.array([1], object),
         np.array(["1"], object),
     ]  # fmt: skip

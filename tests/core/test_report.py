@@ -154,7 +154,7 @@ def test_numbers_are_written_with_shared_decimals(column, expected):
 
 
 def test_text_is_aligned_for_the_terminal(report):
-    assert report.to_text() == "\n".join(
+    assert report.to_text() == "\n".join(  # noqa: FLY002 - a line a line is readable
         [
             "Title",
             "=====",
