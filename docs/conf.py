@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -47,6 +48,7 @@ html_theme_options: dict[str, Any] = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
 }
+html_sidebars = {"*": [], "api": ["sidebar-nav-bs"], "generated/*": ["sidebar-nav-bs"]}
 html_math_renderer = "mathml"
 
 
@@ -55,7 +57,7 @@ def _inline(writer: Any, node: Any) -> None:
 
 
 def _block(writer: Any, node: Any) -> None:
-    writer.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    writer.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
 
 
 def _visit(draw: Any) -> Any:
@@ -68,6 +70,18 @@ def _visit(draw: Any) -> Any:
     return visit
 
 
+# Shapes in docstrings, "(n, *shape)" and "(n_features_in_,)", are no markup.
+_STAR = re.compile(r"(?<=[ (])\*(?=\w+\))")
+_UNDERSCORE = re.compile(r"(?<=\()(\w+)_(?=,\))")
+
+
+def _escape_shapes(_app: Any, _what: str, _name: str, _obj: Any, _opts: Any, lines: Any) -> None:
+    for i, line in enumerate(lines):
+        if "``" not in line:
+            lines[i] = _UNDERSCORE.sub(r"\1\\_", _STAR.sub(r"\\*", line))
+
+
 def setup(app: Any) -> None:
     """Draw formulas as MathML, which browsers know, so that pages need no script from elsewhere."""
+    app.connect("autodoc-process-docstring", _escape_shapes, priority=400)  # before numpydoc
     app.add_html_math_renderer("mathml", (_visit(_inline), None), (_visit(_block), None))

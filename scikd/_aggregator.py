@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.special import xlogy
 
 from scikd.exceptions import InvalidInputError
+from scikd.kernels.gram import weighted_gram
 from scikd.kernels.moments import ClassStatistics, Moments
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "Missing",
     "OnePass",
     "Stack",
+    "check_sample_weight",
     "check_weights",
     "per_sample",
+    "simplex_weights",
 ]
 
 Missing = Literal["raise", "skip"]
@@ -69,6 +73,41 @@ def check_weights(weights: Any, n_teachers: int) -> np.ndarray:
         )
         raise InvalidInputError(message)
     return weights / weights.sum()
+
+
+def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+    """Return sample weights as an array of shape (n_samples,), or None."""
+    if sample_weight is None:
+        return None
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (n_samples,) or not (weight >= 0).all() or not weight.any():
+        message = (
+            f"Expected {n_samples} non-negative sample weights, not all zero; got shape "
+            f"{weight.shape} with a smallest of {weight.min(initial=np.inf)}."
+        )
+        raise InvalidInputError(message)
+    return weight
+
+
+def simplex_weights(
+    members: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray | None
+) -> np.ndarray:
+    """Return the weights on the simplex that minimise the weighted squared error of the mean.
+
+    With weights that sum to one the error is linear in the members' own errors, so their Gram
+    matrix says all; non-negative least squares on a root of it, with the sum as one more heavy
+    equation, gives the weights.
+    """
+    errors = (members - truth).reshape(len(members), -1).T
+    entries = errors.shape[0] // truth.shape[0]
+    rows = None if sample_weight is None else np.repeat(sample_weight, entries)
+    gram, _ = weighted_gram(errors, rows)
+    values, vectors = np.linalg.eigh(gram)
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    heavy = 1e3 * np.sqrt(np.trace(gram)) or 1.0
+    system = np.vstack([root, np.full(len(members), heavy)])
+    weights, _ = nnls(system, np.append(np.zeros(len(members)), heavy))
+    return check_weights(weights, len(members))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from scikd._progress import Progress
-from scikd.aggregation import (
+from scikd._aggregator import (
     Aggregate,
     Aggregator,
     Combination,
-    Mean,
-    SoftmaxMean,
-    as_aggregator,
+    check_sample_weight,
     check_weights,
+    simplex_weights,
 )
+from scikd._progress import Progress
+from scikd.aggregation import Mean, SoftmaxMean, as_aggregator
 from scikd.consensus import Consensus
 from scikd.exceptions import InvalidInputError
 from scikd.fingerprints import fingerprint_inputs
@@ -40,8 +41,10 @@ class TeacherEnsemble(Teacher):
     teachers : mapping of str to teacher, or sequence of teachers or (name, teacher) pairs
         Anything that `as_teacher` takes. Names must be unique; unnamed estimators of one class are
         numbered.
-    weights : array-like of shape (n_teachers,) or None, default=None
+    weights : array-like of shape (n_teachers,), "fit" or None, default=None
         Non-negative weights; None is equal weights. A teacher of weight zero is never asked.
+        "fit" starts with equal weights, which `calibrate` replaces by those that minimise the
+        squared out-of-fold error.
     aggregator : "auto", str, Aggregator or mapping of quantity to these, default="auto"
         The rule; "auto" is the mean, of probabilities (`SoftmaxMean`) for classifiers.
     batch_size : int or None, default=None
@@ -79,7 +82,8 @@ class TeacherEnsemble(Teacher):
     ) -> None:
         super().__init__(name)
         self.teachers = _named(teachers)
-        self.weights = check_weights(weights, len(self.teachers))
+        self.fit_weights = isinstance(weights, str) and weights == "fit"
+        self.weights = check_weights(None if self.fit_weights else weights, len(self.teachers))
         self.aggregator = aggregator
         if batch_size is not None and batch_size < 1:
             message = f"Expected batch_size to be at least 1, or None; got {batch_size}."
@@ -192,7 +196,7 @@ class TeacherEnsemble(Teacher):
         *,
         groups: Any = None,
         sample_weight: np.ndarray | None = None,
-        store: LabelStore | None = None,
+        store: LabelStore | str | Path | None = None,
     ) -> OutOfFold:
         """Predict every row by teachers that were not trained on it.
 
@@ -208,7 +212,7 @@ class TeacherEnsemble(Teacher):
             Groups for the splitter.
         sample_weight : ndarray of shape (n_samples,) or None, default=None
             Weights for training.
-        store : LabelStore or None, default=None
+        store : LabelStore, path or None, default=None
             Where to keep finished (teacher, fold) labels, so that an interrupted run resumes.
 
         Returns
@@ -223,9 +227,9 @@ class TeacherEnsemble(Teacher):
             X,
             y,
             folds,
-            sample_weight=sample_weight,
+            sample_weight=check_sample_weight(sample_weight, count_samples(X)),
             classes=np.unique(np.asarray(y)) if classifier else None,
-            store=store,
+            store=store if store is None or isinstance(store, LabelStore) else LabelStore(store),
             n_jobs=self.n_jobs,
             progress=self.progress,
         )
@@ -233,7 +237,10 @@ class TeacherEnsemble(Teacher):
     def calibrate(
         self, oof: OutOfFold, y: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> TeacherEnsemble:
-        """Return an ensemble whose rule has learnt from out-of-fold predictions.
+        """Return an ensemble whose weights and rule have learnt from out-of-fold predictions.
+
+        Weights are learnt only with ``weights="fit"``: the non-negative ones, summing to one, that
+        minimise the squared error of the weighted mean (of the probabilities, for classes).
 
         Parameters
         ----------
@@ -247,15 +254,15 @@ class TeacherEnsemble(Teacher):
         Returns
         -------
         TeacherEnsemble
-            The same teachers with a calibrated rule.
+            The same teachers, calibrated.
         """
-        rows = oof.covered
-        truth = np.asarray(y)[rows]
-        if oof.classes is not None:
-            truth = (truth[:, None] == oof.classes[None, :]).astype(np.float64)
-        weight = None if sample_weight is None else sample_weight[rows]
-        rule = self._aggregators[oof.quantity].fit(oof.members[:, rows], truth, weight)
-        return self.replace(aggregator={**self._aggregators, oof.quantity: rule})
+        members, truth = _covered(oof, y)
+        weight = check_sample_weight(sample_weight, len(oof.covered))
+        weight = None if weight is None else weight[oof.covered]
+        rule = self._aggregators[oof.quantity].fit(members, truth, weight)
+        weights = simplex_weights(members, truth, weight) if self.fit_weights else self.weights
+        rules = {**self._aggregators, oof.quantity: rule}
+        return self.replace(aggregator=rules, weights=weights)
 
     def combine(self, oof: OutOfFold, *, X: Any = None, groups: Any = None) -> Consensus:
         """Return the consensus of out-of-fold predictions; uncovered rows are marked and NaN."""
@@ -308,11 +315,8 @@ class TeacherEnsemble(Teacher):
         tuple of str
             Names of the teachers that were dropped.
         """
-        rows = oof.covered
-        truth = np.asarray(y)[rows]
-        if oof.classes is not None:
-            truth = (truth[:, None] == oof.classes[None, :]).astype(np.float64)
-        flat = oof.members[:, rows].reshape(len(oof.names), -1)
+        members, truth = _covered(oof, y)
+        flat = members.reshape(len(members), -1)
         risk = np.square(flat - truth.reshape(1, -1)).mean(axis=1)
         gram, _ = weighted_gram((flat - flat.mean()).T)
         power = np.diag(gram)
@@ -352,7 +356,8 @@ class TeacherEnsemble(Teacher):
             The copy.
         """
         names = ("teachers", "weights", "aggregator", "batch_size", "n_jobs", "progress", "name")
-        arguments = {name: getattr(self, name) for name in names} | changes
+        arguments = {name: getattr(self, name) for name in names}
+        arguments |= {"weights": "fit" if self.fit_weights else self.weights} | changes
         return type(self)(arguments.pop("teachers"), **arguments)
 
     def _batch(self, X: Any, members: bool, groups: Any) -> _Batch:
@@ -425,6 +430,21 @@ def _named(teachers: Mapping[str, Any] | Sequence[Any]) -> list[Teacher]:
 def _slices(n_samples: int, size: int) -> Iterator[np.ndarray]:
     for start in range(0, n_samples, size):
         yield np.arange(start, min(start + size, n_samples))
+
+
+def _covered(oof: OutOfFold, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return predictions and truth of the covered rows; classes one-hot."""
+    truth = np.asarray(y)
+    if len(truth) != len(oof.covered):
+        message = f"Expected targets of {len(oof.covered)} rows; got {len(truth)}."
+        raise InvalidInputError(message)
+    truth = truth[oof.covered]
+    if oof.classes is not None:
+        truth = (truth[:, None] == oof.classes[None, :]).astype(np.float64)
+    if not np.isfinite(truth).all():
+        message = "Expected finite targets; got NaN or infinite ones."
+        raise InvalidInputError(message)
+    return oof.members[:, oof.covered], truth
 
 
 def _spread_out(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -7,26 +7,28 @@ marked as not covered, and stay NaN. Rows that several test folds hold (repeated
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing
 
 from scikd._progress import Progress
-from scikd.exceptions import InvalidInputError, MismatchedLabelsError, TeacherError
-from scikd.fingerprints import fingerprint_inputs, fingerprint_trained
+from scikd._training import Fold, align_classes, common_quantity, fold_results, take
+from scikd.exceptions import InvalidInputError, TeacherError
 from scikd.labels import LabelStore
-from scikd.parallel import fan_out
 from scikd.persistence import decode_labels, encode_labels, load_bundle, save_bundle
-from scikd.quantities import PROBA, Quantity
-from scikd.teachers import EstimatorTeacher, Teacher, count_samples
+from scikd.teachers import Teacher, count_samples
 
-__all__ = ["Fold", "OutOfFold", "align_classes", "cross_predict", "make_folds", "take"]
-
-Fold = tuple[np.ndarray, np.ndarray]
+__all__ = [
+    "Fold",
+    "OutOfFold",
+    "align_classes",
+    "cross_predict",
+    "make_folds",
+    "take",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +49,6 @@ class OutOfFold:
         Labels of the last axis of `members` when the quantity is ``"proba"``.
     folds : tuple of (ndarray, ndarray)
         The (train, test) row numbers that were used.
-    fitted : tuple of tuple of Teacher
-        ``fitted[fold][teacher]``: the teachers trained on each fold, if they were kept.
     """
 
     names: tuple[str, ...]
@@ -57,15 +57,19 @@ class OutOfFold:
     counts: np.ndarray
     classes: np.ndarray | None = None
     folds: tuple[Fold, ...] = ()
-    fitted: tuple[tuple[Teacher, ...], ...] = field(default=(), repr=False)
 
     @property
     def covered(self) -> np.ndarray:
         """True for rows that at least one test fold held, shape (n_samples,)."""
         return self.counts > 0
 
+    def first_rows(self, n_samples: int, folds: tuple[Fold, ...]) -> OutOfFold:
+        """Return the predictions of the first rows only, said to come from other folds."""
+        members, counts = self.members[:, :n_samples], self.counts[:n_samples]
+        return replace(self, members=members, counts=counts, folds=folds)
+
     def save(self, path: str | Path) -> Path:
-        """Write the predictions and folds (not the fitted teachers) as a bundle.
+        """Write the predictions and folds as a bundle.
 
         Raises
         ------
@@ -106,11 +110,6 @@ class OutOfFold:
                 for index in range(bundle.parameters["n_folds"])
             ),
         )
-
-
-def take(X: Any, rows: np.ndarray) -> Any:
-    """Return rows of an array, frame, sparse matrix or list."""
-    return _safe_indexing(X, rows)
 
 
 def make_folds(
@@ -179,54 +178,6 @@ def _row_numbers(rows: Any, n_samples: int) -> np.ndarray:
     return rows
 
 
-def align_classes(
-    proba: np.ndarray, known: np.ndarray | None, classes: np.ndarray, name: str
-) -> np.ndarray:
-    """Put the columns of a teacher that may have seen fewer classes in the common order.
-
-    Parameters
-    ----------
-    proba : ndarray of shape (n_samples, n_known)
-        Probabilities over the classes that the teacher knows.
-    known : ndarray of shape (n_known,) or None
-        Those classes; None takes them to be the common ones.
-    classes : ndarray of shape (n_classes,)
-        The common classes.
-    name : str
-        Name of the teacher, for the error.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_classes)
-        Probabilities; zero for classes that the teacher has never seen.
-
-    Raises
-    ------
-    TeacherError
-        If the teacher knows a class that is not among the common ones, or its columns are not as
-        many as its classes.
-    """
-    known = classes if known is None else np.asarray(known)
-    if proba.ndim != 2 or proba.shape[1] != len(known):
-        message = (
-            f"Teacher {name!r} gave probabilities of shape {proba.shape} for {len(known)} classes "
-            f"({known.tolist()})."
-        )
-        raise TeacherError(message)
-    if np.array_equal(known, classes):
-        return proba
-    foreign = np.setdiff1d(known, classes)
-    if foreign.size:
-        message = (
-            f"Teacher {name!r} knows the classes {foreign.tolist()}, which are not among "
-            f"{classes.tolist()}. All teachers must speak of the same classes."
-        )
-        raise TeacherError(message)
-    aligned = np.zeros((len(proba), len(classes)))
-    aligned[:, np.searchsorted(classes, known)] = proba
-    return aligned
-
-
 def cross_predict(
     teachers: Sequence[Teacher],
     X: Any,
@@ -235,7 +186,6 @@ def cross_predict(
     *,
     sample_weight: np.ndarray | None = None,
     classes: np.ndarray | None = None,
-    keep_fitted: bool = False,
     store: LabelStore | None = None,
     n_jobs: int | None = None,
     progress: Progress = "auto",
@@ -247,20 +197,17 @@ def cross_predict(
     teachers : sequence of Teacher
         Each must predict the same single quantity. Teachers that are not trainable predict once.
     X : array-like, frame or sequence of n_samples
-        The inputs.
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        The targets.
+        The inputs. Rows beyond those of y have no truth; folds may only test them.
+    y : array-like of shape (n_labelled,) or (n_labelled, n_outputs)
+        The targets of the first rows.
     folds : iterable of (ndarray, ndarray)
         From `make_folds`.
-    sample_weight : ndarray of shape (n_samples,) or None, default=None
+    sample_weight : ndarray of shape (n_labelled,) or None, default=None
         Weights. Rows of weight zero train nobody, but are predicted.
     classes : ndarray of shape (n_classes,) or None, default=None
         Sorted classes, for classifiers.
-    keep_fitted : bool, default=False
-        Whether the result keeps the teachers trained on each fold.
     store : LabelStore or None, default=None
         Where to keep the labels of every (teacher, fold), so that an interrupted run resumes.
-        Not together with ``keep_fitted``.
     n_jobs : int or None, default=None
         As in joblib, over (teacher, fold).
     progress : {"auto", True, False}, default="auto"
@@ -284,41 +231,20 @@ def cross_predict(
        taken at its word: if it was trained on these very rows, its labels leak.
     """
     folds = tuple(folds)
-    if store is not None and keep_fitted:
-        message = "Labels from a store come without fitted teachers: drop keep_fitted or store."
-        raise InvalidInputError(message)
-    quantity = _common_quantity(teachers, classes)
-    places = [
-        (index, number)
-        for index, teacher in enumerate(teachers)
-        for number in (range(len(folds)) if teacher.trainable else [None])
-    ]
-    tasks = [
-        (
-            *(teachers[index], X, y, sample_weight),
-            *(None if number is None else folds[number], keep_fitted, store),
-        )
-        for index, number in places
-    ]
-    results = fan_out(
-        _fit_predict, tasks, n_jobs=n_jobs, description="out-of-fold", progress=progress
-    )
+    quantity = common_quantity(teachers, classes)
     counts = np.bincount(np.concatenate([test for _, test in folds]), minlength=count_samples(X))
     members: Any = None  # its shape is known with the first result
-    fitted: list[list[Teacher]] = [[*teachers] for _ in folds]
-    for (index, number), (raw, trained) in zip(places, results, strict=True):
-        known = trained.classes
-        values = raw if classes is None else align_classes(raw, known, classes, trained.name)
+    for index, number, values in fold_results(
+        teachers, X, y, folds, sample_weight, classes, store, n_jobs, progress
+    ):
         if members is None:
             members = np.zeros((len(teachers), len(counts), *values.shape[1:]))
-        _same_shape(values, members, trained.name)
+        _same_shape(values, members, teachers[index].name)
         if number is None:
             members[index] = values
             continue
         test = folds[number][1]
         members[index, test] += values / counts[test].reshape(-1, *([1] * (values.ndim - 1)))
-        if isinstance(trained, Teacher):
-            fitted[number][index] = trained
     members[:, counts == 0] = np.nan
     return OutOfFold(
         names=tuple(teacher.name for teacher in teachers),
@@ -327,7 +253,6 @@ def cross_predict(
         counts=counts,
         classes=classes,
         folds=folds,
-        fitted=tuple(tuple(row) for row in fitted) if keep_fitted else (),
     )
 
 
@@ -338,66 +263,3 @@ def _same_shape(values: np.ndarray, members: np.ndarray, name: str) -> None:
             f"the teachers before it {members.shape[2:]}. All must agree."
         )
         raise TeacherError(message)
-
-
-def _common_quantity(teachers: Sequence[Teacher], classes: np.ndarray | None) -> Quantity:
-    found = {teacher.name: [q.name for q in teacher.quantities] for teacher in teachers}
-    wanted = [PROBA.name] if classes is not None else next(iter(found.values()), [])
-    if len(wanted) != 1 or any(names != wanted for names in found.values()):
-        listing = "; ".join(f"{name}: {names}" for name, names in found.items())
-        message = (
-            "Expected teachers that all predict the same one quantity, and probabilities where "
-            f"there are classes; got {listing or 'no teacher'}. "
-            "A classifier without predict_proba can be wrapped in CalibratedClassifierCV."
-        )
-        raise InvalidInputError(message)
-    return teachers[0].quantities[0]
-
-
-def _fit_predict(
-    teacher: Teacher,
-    X: Any,
-    y: Any,
-    sample_weight: np.ndarray | None,
-    fold: Fold | None,
-    keep_fitted: bool,
-    store: LabelStore | None,
-) -> tuple[np.ndarray, Teacher | _Known]:
-    """Train on one fold and predict its test rows; the trained teacher goes back light if it can.
-
-    Without a fold the teacher predicts all rows as it is.
-    """
-    name = teacher.quantities[0].name
-    if fold is None:
-        return teacher.predict(X)[name], teacher
-    train, test = fold
-    if sample_weight is not None:
-        train = train[sample_weight[train] > 0]
-    weight = None if sample_weight is None else sample_weight[train]
-    X_train, y_train, X_test = take(X, train), take(y, train), take(X, test)
-    if store is None or not isinstance(teacher, EstimatorTeacher):
-        trained = teacher.fit(X_train, y_train, weight)
-        return trained.predict(X_test)[name], trained if keep_fitted else _Known(trained)
-    key = fingerprint_trained(teacher.estimator, X_train, y_train, weight)
-    classes = np.unique(np.asarray(y_train)) if name == PROBA.name else None
-    inputs = fingerprint_inputs(X_test)
-    try:
-        values = store.read(teacher=key, inputs=inputs)[name]
-    except MismatchedLabelsError:
-        values = teacher.fit(X_train, y_train, weight).predict(X_test)[name]
-        store.write(
-            name=teacher.name,
-            fingerprint=key,
-            inputs=inputs,
-            quantities=teacher.quantities,
-            arrays={name: values},
-        )
-    return np.asarray(values), _Known(teacher, classes)
-
-
-class _Known:
-    """Name and classes of a trained teacher whose weights are not needed any more."""
-
-    def __init__(self, teacher: Teacher, classes: np.ndarray | None = None) -> None:
-        self.name = teacher.name
-        self.classes = teacher.classes if classes is None else classes

@@ -104,11 +104,17 @@ def hold_contest(table: RealTable, options: Options) -> Contest:
         Every model's losses, speed and size.
     """
     classifier = table.task == "classification"
-    train, test = split_table(table, options.seed)
+    train, test = split_table(table, options.seed, test_share=0.5)
     X, y, X_test, y_test = table.X[train], table.y[train], table.X[test], table.y[test]
     logger.info("%s: %d training rows, %d test rows", table.name, len(train), len(test))
     distilled = make_distilled(
-        table, options.seed, n_jobs=options.n_jobs, progress=options.progress
+        table,
+        make_student(table.name, table.task, options.seed),
+        options.seed,
+        augment="neighbour",
+        n_augment=2.0,
+        n_jobs=options.n_jobs,
+        progress=options.progress,
     ).fit(X, y)
     alone = clone(distilled.student).fit(X, y)
     (quantity,) = (entry.name for entry in distilled.teacher_.quantities)
@@ -158,31 +164,28 @@ def hold_contest(table: RealTable, options: Options) -> Contest:
 
 
 def split_table(
-    table: RealTable, seed: int, largest: int = LARGEST_SET
+    table: RealTable, seed: int, *, test_share: float = 0.25, largest: int = LARGEST_SET
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row numbers to train on and to test on: a quarter, and not too many of either."""
+    """Return the row numbers to train on and to test on, at most ``largest`` of either."""
     train, test = train_test_split(
         np.arange(len(table.y)),
-        test_size=0.25,
+        test_size=test_share,
         random_state=seed,
         stratify=table.y if table.task == "classification" else None,
     )
     return train[:largest], test[:largest]
 
 
-def make_distilled(table: RealTable, seed: int, **options: Any) -> Any:
+def make_distilled(table: RealTable, student: Any, seed: int, **options: Any) -> Any:
     """Return the unfitted distilled estimator of a table: eight teachers, one student."""
     classifier = table.task == "classification"
     kind = DistilledClassifier if classifier else DistilledRegressor
-    rule = "log_opinion_pool" if classifier else "inverse_variance"
-    return kind(
-        TeacherEnsemble(make_teachers(table.task, seed), aggregator=rule),
-        make_student(table.name, table.task, seed),
-        augment="neighbour",
-        n_augment=2.0,
-        random_state=seed,
-        **options,
+    ensemble = TeacherEnsemble(
+        make_teachers(table.task, seed),
+        weights="fit",
+        aggregator="log_opinion_pool" if classifier else "mean",
     )
+    return kind(ensemble, student, random_state=seed, **options)
 
 
 def _interval(

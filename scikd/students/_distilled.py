@@ -1,44 +1,38 @@
 """What the distilled regressor and the distilled classifier share: the whole of the training.
 
 The order of things: folds, out-of-fold labels of the teachers, the mixture of teacher and truth
-chosen on held-out rows, the teachers refitted on everything, the student.
+chosen on held-out rows (with labels that know nothing of these rows), the teachers refitted on
+everything, the student.
 """
 
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from dataclasses import replace
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state, get_tags
-from sklearn.utils._repr_html.estimator import _VisualBlock
-from sklearn.utils.metadata_routing import (
-    MetadataRouter,
-    MethodMapping,
-    _routing_enabled,
-    process_routing,
-)
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from scikd._progress import Progress
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import DistillationWarning, InvalidInputError
 from scikd.labels import LabelStore
-from scikd.out_of_fold import OutOfFold, cross_predict, take
+from scikd.nested import nested_predict
+from scikd.out_of_fold import Fold, OutOfFold, cross_predict, take
+from scikd.students._conventions import Conventions
 from scikd.students.augmentation import as_augmenter
 from scikd.students.folds import distinct_rows, student_folds
-from scikd.students.lessons import Extra, HeldOut, Lesson
+from scikd.students.lessons import HeldOut, Lesson, consensus_labels, label_rows, with_extra_rows
 from scikd.students.measurement import DistillationReport, measure
 from scikd.students.mixing import MixtureChoice, choose_mixture, mean_and_error
-from scikd.teachers import EstimatorTeacher, Teacher, count_samples
+from scikd.teachers import count_samples
 
 __all__ = ["Distilled"]
 
 
-class Distilled(TransformerMixin, BaseEstimator, ABC):
+class Distilled(Conventions):
     """Base of the distilled estimators; not for users."""
 
     def __init__(
@@ -75,10 +69,6 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         """Return the teachers of ``teacher=None``."""
 
     @abstractmethod
-    def _student(self) -> Any:
-        """Return the unfitted student, checked for what it must be able to do."""
-
-    @abstractmethod
     def _truth(self, y: np.ndarray) -> np.ndarray:
         """Return the targets as numbers of shape (n_samples, n_outputs)."""
 
@@ -103,64 +93,76 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
     def _fit(
         self, X: Any, y: np.ndarray, weight: np.ndarray | None, groups: Any, X_unlabelled: Any
     ) -> Any:
-        if weight is not None and not weight.all():  # a row of weight zero is no row
-            rows = np.flatnonzero(weight)
-            if isinstance(self.cv, (int, np.integer)):
-                X, y, weight = take(X, rows), y[rows], weight[rows]
-                groups = None if groups is None else take(groups, rows)
         teacher_weight, student_weight, cv_groups = self._routed(weight, groups)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        truth = self._truth(y)
-        student = self._student()
-        ensemble = self._ensemble()
-        folds = student_folds(
-            X, y, self.cv, groups=cv_groups, classifier=self._classifier, random_state=seed
-        )
-        extra = self.augment is not None or X_unlabelled is not None
-        oof = cross_predict(
-            ensemble.teachers,
-            X,
-            y,
-            folds,
-            sample_weight=teacher_weight,
-            classes=getattr(self, "classes_", None),
-            keep_fitted=extra,
-            store=None if self.store is None else _as_store(self.store),
-            n_jobs=self.n_jobs,
-            progress=self.progress,
-        )
+        truth, student, ensemble = self._truth(y), self._student(), self._ensemble()
+        folds = self._folds(X, y, weight, cv_groups, seed)
+        training: dict[str, Any] = {
+            "sample_weight": teacher_weight,
+            "classes": getattr(self, "classes_", None),
+            "store": _as_store(self.store),
+            "n_jobs": self.n_jobs,
+            "progress": self.progress,
+        }
+        extra = [
+            self._extra_rows(take(X, train), X_unlabelled, [seed, number])
+            for number, (train, _) in enumerate(folds)
+        ]
+        # Rows without truth are put behind the others; each fold tests its own.
+        table, blocks = with_extra_rows(X, extra)
+        tested = [
+            (train, np.append(test, rows))
+            for (train, test), rows in zip(folds, blocks, strict=True)
+        ]
+        everything = cross_predict(ensemble.teachers, table, y, tested, **training)
+        oof = everything.first_rows(len(truth), folds)
         _matching_outputs(oof, truth)
-        ensemble = ensemble.calibrate(oof, y, weight)
-        labels = ensemble.combine(oof, X=X, groups=groups).mean[oof.quantity]
-        labels = labels.reshape(len(truth), -1)
-        judge = HeldOut(self, student, X, truth, labels, weight, student_weight, oof)
-        if extra:
-            judge.extra = [
-                self._extra_rows(
-                    _with_teachers(ensemble, trained), take(X, train), X_unlabelled, [seed, k]
-                )
-                for k, ((train, _), trained) in enumerate(zip(folds, oof.fitted, strict=True))
-            ]
-        self._choose(judge, groups)
-        self.teacher_ = ensemble.fit(X, y, teacher_weight)
-        lesson = Lesson(X, truth, labels, student_weight)
-        if extra:
-            labelled = self._extra_rows(self.teacher_, X, X_unlabelled, [seed, len(folds)])
-            lesson = replace(lesson, extra=labelled)
-        lesson = lesson.without_zero_weight()
+        calibrated = ensemble.calibrate(oof, y, weight)
+        labels = consensus_labels(calibrated, oof, X, groups, truth)
+        nested = nested_predict(ensemble.teachers, X, y, folds, **training) if self._judges else ()
+        experts, taught = [calibrated] * len(folds), [labels] * len(folds)
+        for number, part in enumerate(nested):
+            if part.covered.any():
+                experts[number] = ensemble.calibrate(part, y, weight)
+            taught[number] = consensus_labels(experts[number], part, X, groups, truth)
+        further = [
+            label_rows(expert, tables, everything.members[:, rows])
+            for expert, tables, rows in zip(experts, extra, blocks, strict=True)
+        ]
+        judge = HeldOut(self, student, X, truth, taught, weight, student_weight, oof, further)
+        self._choose(judge, labels, groups, judged=bool(nested))
+        self.teacher_ = calibrated.fit(X, y, teacher_weight)
+        rows_to_label = self._extra_rows(X, X_unlabelled, [seed, len(folds)])
+        labelled = tuple(
+            (rows, self.teacher_.predict(rows)[oof.quantity].reshape(count_samples(rows), -1))
+            for rows in rows_to_label
+        )
+        lesson = Lesson(X, truth, labels, student_weight, labelled).without_zero_weight()
         self.student_ = self._teach(student, *lesson.mixed(self.teacher_weight_))
         self._settle_final(judge)
-        self.oof_ = replace(oof, fitted=())
-        self.labels_ = labels
+        self.oof_, self.labels_ = oof, labels
         return self
 
-    def _choose(self, judge: HeldOut, groups: Any) -> None:
+    def _folds(
+        self, X: Any, y: np.ndarray, weight: np.ndarray | None, groups: Any, seed: int
+    ) -> tuple[Fold, ...]:
+        """Return the folds; a row of weight zero is no row, and is dealt to none."""
+        options: dict[str, Any] = {"classifier": self._classifier, "random_state": seed}
+        dealt = isinstance(self.cv, (int, np.integer))
+        if weight is None or weight.all() or not dealt:
+            return student_folds(X, y, self.cv, groups=groups, **options)
+        rows = np.flatnonzero(weight)
+        groups = None if groups is None else np.asarray(groups)[rows]
+        folds = student_folds(take(X, rows), y[rows], self.cv, groups=groups, **options)
+        return tuple((rows[train], rows[test]) for train, test in folds)
+
+    def _choose(self, judge: HeldOut, labels: np.ndarray, groups: Any, *, judged: bool) -> None:
         """Choose the teacher's weight, and warn where distilling is expected to hurt."""
         rows = judge.rows
         cluster = distinct_rows(judge.X) if groups is None else np.asarray(groups)
         cluster = cluster[rows]
         alone = self._loss(judge.truth[rows], judge.predictions(0.0))
-        taught = self._loss(judge.truth[rows], judge.labels[rows])
+        taught = self._loss(judge.truth[rows], labels[rows])
         self.student_loss_, _ = mean_and_error(alone, judge.weight[rows])
         self.teacher_loss_, _ = mean_and_error(taught, judge.weight[rows])
         if self.teacher_loss_ >= self.student_loss_:
@@ -173,6 +175,15 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         self.mixture_: MixtureChoice | None = None
         if self.teacher_weight != "auto":
             self.teacher_weight_ = _number(self.teacher_weight)
+            return
+        if not judged:
+            message = (
+                "No mixture of teacher and truth could be judged: labels that leave out two folds "
+                f"at a time need at least 3 folds that share training rows; got "
+                f"{len(judge.folds)}. The student learns from the teacher alone (weight 1)."
+            )
+            warnings.warn(message, DistillationWarning, stacklevel=4)
+            self.teacher_weight_ = 1.0
             return
         choice = choose_mixture(
             judge.predictions,
@@ -187,25 +198,23 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
     def _settle_final(self, judge: HeldOut) -> None:
         """Carry over to the final student what was learnt on held-out rows; nothing by default."""
 
-    def _extra_rows(
-        self, ensemble: TeacherEnsemble, X: Any, X_unlabelled: Any, seed: list[int]
-    ) -> Extra:
-        """Return rows without truth, labelled by teachers that were trained on ``X``."""
-        tables = [] if X_unlabelled is None else [X_unlabelled]
+    @property
+    def _judges(self) -> bool:
+        """Whether mixtures are judged on held-out rows, which takes honest labels there."""
+        return self.teacher_weight == "auto"
+
+    def _extra_rows(self, X: Any, X_unlabelled: Any, seed: list[int]) -> tuple[Any, ...]:
+        """Return tables of rows without truth: those that were given, and those made from X."""
+        tables = () if X_unlabelled is None else (X_unlabelled,)
         augmenter = as_augmenter(self.augment)
-        if augmenter is not None:
-            n_rows = int(np.ceil(self.n_augment * count_samples(X)))
-            if n_rows < 1:
-                message = f"Expected n_augment to be positive; got {self.n_augment}."
-                raise InvalidInputError(message)
-            random = np.random.RandomState(np.random.SeedSequence(seed).generate_state(1)[0])
-            tables.append(augmenter.rows(X, n_rows, random))
-        (quantity,) = ensemble.quantities
-        labelled = []
-        for table in tables:
-            values = ensemble.consensus(table).mean[quantity.name]
-            labelled.append((table, values.reshape(count_samples(table), -1)))
-        return tuple(labelled)
+        if augmenter is None:
+            return tables
+        n_rows = int(np.ceil(self.n_augment * count_samples(X)))
+        if n_rows < 1:
+            message = f"Expected n_augment to be positive; got {self.n_augment}."
+            raise InvalidInputError(message)
+        random = np.random.RandomState(np.random.SeedSequence(seed).generate_state(1)[0])
+        return (*tables, augmenter.rows(X, n_rows, random))
 
     def _ensemble(self) -> TeacherEnsemble:
         teacher = self._default_teachers() if self.teacher is None else self.teacher
@@ -214,56 +223,6 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
             teacher = TeacherEnsemble(listed)
         ensemble: TeacherEnsemble = teacher.replace(n_jobs=self.n_jobs, progress=self.progress)
         return ensemble
-
-    # --- metadata, tags, representation -------------------------------------------------------
-
-    def _routed(
-        self, weight: np.ndarray | None, groups: Any
-    ) -> tuple[np.ndarray | None, np.ndarray | None, Any]:
-        if not _routing_enabled():
-            return weight, weight, groups
-        given = {"sample_weight": weight, "groups": groups}
-        given = {name: value for name, value in given.items() if value is not None}
-        routed = process_routing(self, "fit", **given)
-        teacher = routed.teacher.fit if "teacher" in routed else {"sample_weight": weight}
-        student = routed.student.fit if "student" in routed else {"sample_weight": weight}
-        splitter = routed.splitter.split if "splitter" in routed else {"groups": groups}
-        return teacher.get("sample_weight"), student.get("sample_weight"), splitter.get("groups")
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Return the routing of `sample_weight` and `groups` to teacher, student and splitter."""
-        router = MetadataRouter(owner=type(self).__name__).add_self_request(self)
-        fit = MethodMapping().add(caller="fit", callee="fit")
-        for name in ("teacher", "student"):
-            child = getattr(self, name)
-            if hasattr(child, "get_metadata_routing"):
-                router.add(**{name: child}, method_mapping=fit)
-        if hasattr(self.cv, "get_metadata_routing"):
-            split = MethodMapping().add(caller="fit", callee="split")
-            router.add(splitter=self.cv, method_mapping=split)
-        return router
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        learners = [member.estimator for member in self._members()] + [self.student]
-        inputs = [get_tags(learner).input_tags for learner in learners if learner is not None]
-        tags.input_tags.allow_nan = bool(inputs) and all(tag.allow_nan for tag in inputs)
-        tags.input_tags.sparse = bool(inputs) and all(tag.sparse for tag in inputs)
-        return tags
-
-    def _members(self) -> list[EstimatorTeacher]:
-        if self.teacher is None:
-            return []
-        return [t for t in self._ensemble().teachers if isinstance(t, EstimatorTeacher)]
-
-    def _sk_visual_block_(self) -> _VisualBlock:
-        ensemble = getattr(self, "teacher_", None) or self._ensemble()
-        shown = [getattr(teacher, "estimator", teacher) for teacher in ensemble.teachers]
-        names = [f"teacher: {name}" for name in ensemble.names]
-        student = getattr(self, "student_", None) or self._student()
-        return _VisualBlock(
-            "parallel", [*shown, student], names=[*names, "student"], dash_wrapped=False
-        )
 
     # --- using --------------------------------------------------------------------------------
 
@@ -279,8 +238,9 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
     def _checked_inputs(self, X: Any, *, reset: bool) -> Any:
         """Check inputs; frames go through as they are, since learners choose their columns."""
         if reset:  # asking every learner for its tags takes longer than a small prediction
+            self.__dict__.pop("_learners_accept", None)
             tags = get_tags(self).input_tags
-            self._accepts_sparse = ["csr", "csc"] if tags.sparse else False
+            self._learners_accept = {"allow_nan": tags.allow_nan, "sparse": tags.sparse}
             self._accepts_nan = True
         if hasattr(X, "columns") and hasattr(X, "to_numpy"):
             validate_data(self, X, reset=reset, skip_check_array=True)
@@ -292,7 +252,7 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
             self,
             X,
             reset=reset,
-            accept_sparse=self._accepts_sparse,
+            accept_sparse=["csr", "csc"] if self._learners_accept["sparse"] else False,
             # In training the learners say themselves whether they take NaN: no pipeline with an
             # imputer tells beforehand. Later NaN is welcome where it was in training.
             ensure_all_finite="allow-nan" if self._accepts_nan else True,
@@ -384,16 +344,13 @@ class Distilled(TransformerMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         X = self._checked_inputs(X, reset=False)
+        check_consistent_length(X, y)
         weight = _checked_weight(sample_weight, X)
         return measure(self, X, np.asarray(y), weight=weight, groups=groups, **options)
 
 
-def _with_teachers(ensemble: TeacherEnsemble, teachers: tuple[Teacher, ...]) -> TeacherEnsemble:
-    return ensemble.replace(teachers=list(teachers), progress=False)
-
-
-def _as_store(store: Any) -> LabelStore:
-    return store if isinstance(store, LabelStore) else LabelStore(store)
+def _as_store(store: Any) -> LabelStore | None:
+    return store if store is None or isinstance(store, LabelStore) else LabelStore(store)
 
 
 def _number(value: Any) -> float:

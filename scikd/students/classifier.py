@@ -248,6 +248,11 @@ class DistilledClassifier(ClassifierMixin, Distilled):
     def _how(self) -> SoftLabels:
         return resolve_soft_labels(self._student(), self.soft_labels)
 
+    @property
+    def _judges(self) -> bool:
+        # The temperature of log-odds is fitted on held-out rows, whatever the mixture.
+        return super()._judges or self._how == "log_odds"
+
     def _truth(self, y: np.ndarray) -> np.ndarray:
         return (y[:, None] == self.classes_[None, :]).astype(np.float64)
 

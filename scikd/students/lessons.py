@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scikd.ensemble import TeacherEnsemble
 from scikd.out_of_fold import Fold, OutOfFold, take
 from scikd.parallel import fan_out
+from scikd.teachers import count_samples
 
 if TYPE_CHECKING:
     from scikd.students._distilled import Distilled
 
-__all__ = ["HeldOut", "Lesson"]
+__all__ = [
+    "Extra",
+    "HeldOut",
+    "Lesson",
+    "consensus_labels",
+    "label_rows",
+    "with_extra_rows",
+]
 
 Extra = tuple[tuple[Any, np.ndarray], ...]
 
@@ -81,25 +91,26 @@ class HeldOut:
         student: Any,
         X: Any,
         truth: np.ndarray,
-        labels: np.ndarray,
+        labels: Sequence[np.ndarray],
         weight: np.ndarray | None,
         student_weight: np.ndarray | None,
         oof: OutOfFold,
+        extra: Sequence[Extra],
     ) -> None:
         self.owner, self.student, self.X = owner, student, X
-        self.truth, self.labels, self.folds, self.counts = truth, labels, oof.folds, oof.counts
+        self.truth, self.folds, self.counts = truth, oof.folds, oof.counts
+        self.labels, self.extra = labels, extra  # fold by fold
         self.weight = np.ones(len(truth)) if weight is None else weight
         self.student_weight = student_weight
         self.rows = oof.covered
-        self.extra: list[Extra] = [()] * len(oof.folds)
         self._known: dict[float, np.ndarray] = {}
 
     def raw(self, teacher_weight: float) -> np.ndarray:
         """Return raw held-out predictions of the covered rows."""
         if teacher_weight not in self._known:
             tasks = [
-                (self.owner, self.student, self._lesson(fold, extra), teacher_weight, self.X, fold)
-                for fold, extra in zip(self.folds, self.extra, strict=True)
+                (self.owner, self.student, self._lesson(k), teacher_weight, self.X, fold)
+                for k, fold in enumerate(self.folds)
             ]
             results = fan_out(
                 _taught_on_fold,
@@ -119,11 +130,11 @@ class HeldOut:
         rows = self.rows
         return self.owner._settled(self.raw(teacher_weight), self.truth[rows], self.weight[rows])
 
-    def _lesson(self, fold: Fold, extra: Extra) -> Lesson:
-        train, _ = fold
+    def _lesson(self, number: int) -> Lesson:
+        train, _ = self.folds[number]
         weight = None if self.student_weight is None else self.student_weight[train]
-        X, truth, labels = take(self.X, train), self.truth[train], self.labels[train]
-        return Lesson(X, truth, labels, weight, extra).without_zero_weight()
+        X, truth, labels = take(self.X, train), self.truth[train], self.labels[number][train]
+        return Lesson(X, truth, labels, weight, self.extra[number]).without_zero_weight()
 
 
 def _taught_on_fold(
@@ -133,7 +144,8 @@ def _taught_on_fold(
     return owner._answer(model, take(X, fold[1]))
 
 
-def _stack_rows(tables: list[Any]) -> Any:
+def _stack_rows(tables: Sequence[Any]) -> Any:
+    """Return tables of one kind (arrays, sparse matrices or frames) on top of each other."""
     first = tables[0]
     if hasattr(first, "tocsr"):
         from scipy.sparse import vstack  # noqa: PLC0415 - only sparse tables need it
@@ -146,3 +158,35 @@ def _stack_rows(tables: list[Any]) -> Any:
     frames = [nw.from_native(table, eager_only=True) for table in tables]
     stacked = nw.concat(frames, how="vertical").to_native()
     return stacked.reset_index(drop=True) if hasattr(stacked, "iloc") else stacked
+
+
+def with_extra_rows(X: Any, extra: list[tuple[Any, ...]]) -> tuple[Any, list[np.ndarray]]:
+    """Put all extra rows behind X; return the table, and the row numbers of every fold's."""
+    start, blocks = count_samples(X), []
+    for tables in extra:
+        n_rows = sum(count_samples(table) for table in tables)
+        blocks.append(np.arange(start, start + n_rows))
+        start += n_rows
+    flat = [table for tables in extra for table in tables]
+    return (_stack_rows([X, *flat]) if flat else X), blocks
+
+
+def consensus_labels(
+    ensemble: TeacherEnsemble, oof: OutOfFold, X: Any, groups: Any, truth: np.ndarray
+) -> np.ndarray:
+    """Return the consensus of out-of-fold predictions, shape (n_samples, n_outputs)."""
+    if not oof.covered.any():
+        return np.full(truth.shape, np.nan)
+    consensus = ensemble.combine(oof, X=X, groups=groups).mean[oof.quantity]
+    return consensus.reshape(truth.shape)
+
+
+def label_rows(ensemble: TeacherEnsemble, tables: tuple[Any, ...], members: np.ndarray) -> Extra:
+    """Give every table of extra rows the consensus of the members' predictions for it."""
+    if not tables:
+        return ()
+    (quantity,) = ensemble.quantities
+    stacked = _stack_rows(tables)
+    whole = OutOfFold(ensemble.names, quantity.name, members, np.ones(members.shape[1], np.intp))
+    labels = ensemble.combine(whole, X=stacked).mean[quantity.name]
+    return ((stacked, labels.reshape(count_samples(stacked), -1)),)

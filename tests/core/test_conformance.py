@@ -120,8 +120,8 @@ def test_teachers(teachers):
 STUDENTS = [
     (
         DistilledRegressor(
+            DecisionTreeRegressor(max_depth=3, random_state=0),
             Ridge(0.1),
-            DecisionTreeRegressor(max_depth=4, random_state=0),
             progress=False,
             random_state=0,
         ),

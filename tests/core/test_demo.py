@@ -40,7 +40,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(tabular, "make_teachers", teachers)
     monkeypatch.setattr(tabular, "make_student", student)
     monkeypatch.setattr(tabular, "BATCHES", (1, 100))
-    monkeypatch.setattr(tabular, "LARGEST_SET", 300)
 
 
 @pytest.mark.filterwarnings("ignore::scikd.exceptions.DistillationWarning")

@@ -22,6 +22,7 @@ from sklearn.svm import LinearSVC
 
 from scikd.exceptions import InvalidInputError, TeacherError
 from scikd.labels import LabelStore
+from scikd.nested import nested_predict
 from scikd.out_of_fold import OutOfFold, align_classes, cross_predict, make_folds
 from scikd.teachers import CallableTeacher, as_teacher
 
@@ -156,12 +157,44 @@ def test_backends_agree(backend):
         np.testing.assert_array_equal(out_of_fold(teachers, X, y, 3).members, expected)
 
 
-def test_fitted_teachers_are_kept_when_asked_for():
-    """Each fold keeps the teachers that were trained on it."""
-    oof = out_of_fold([OLS], X, y, 3, keep_fitted=True)
-    for (_, test), trained in zip(oof.folds, oof.fitted, strict=True):
-        np.testing.assert_allclose(trained[0].predict(X[test])["value"], oof.members[0, test])
-    assert out_of_fold([OLS], X, y, 3).fitted == ()
+def test_nested_labels_know_nothing_of_the_rows_that_judge_them():
+    """Each training row of a fold is predicted without itself and without the fold's test rows."""
+    folds = make_folds(X, y, KFold(4, shuffle=True, random_state=0))
+    nested = nested_predict([OLS], X, y, folds, progress=False)
+    assert len(nested) == 4
+    for (train, test), part in zip(folds, nested, strict=True):
+        np.testing.assert_array_equal(np.flatnonzero(part.covered), train)
+        for other_train, other_test in folds:
+            rows = np.setdiff1d(other_test, test)
+            if rows.size:
+                seen = np.setdiff1d(other_train, test)
+                expected = LinearRegression().fit(X[seen], y[seen]).predict(X[rows])
+                np.testing.assert_allclose(part.members[0, rows], expected)
+
+
+def test_truth_of_the_judging_rows_cannot_reach_nested_labels():
+    """Changing the targets of a fold's test rows changes none of its nested labels."""
+    folds = make_folds(X, y, 3)
+    before = nested_predict([OLS], X, y, folds, progress=False)
+    for number, (_, test) in enumerate(folds):
+        lied = y.copy()
+        lied[test] = 1e6
+        after = nested_predict([OLS], X, lied, folds, progress=False)
+        np.testing.assert_array_equal(after[number].members, before[number].members)
+
+
+def test_nested_labels_of_partial_and_repeated_splitters():
+    """Time series never look ahead; repeats cover all; two folds have nothing in common."""
+    for number, part in enumerate(
+        nested_predict([OLS], X, y, make_folds(X, y, TimeSeriesSplit(4)), progress=False)
+    ):
+        assert part.covered.any() == (number > 0)
+    repeated = make_folds(X, y, RepeatedKFold(n_splits=3, n_repeats=2, random_state=0))
+    for (train, _), part in zip(
+        repeated, nested_predict([OLS], X, y, repeated, progress=False), strict=True
+    ):
+        np.testing.assert_array_equal(np.flatnonzero(part.covered), train)
+    assert nested_predict([OLS], X, y, make_folds(X, y, 2), progress=False) == ()
 
 
 def test_an_interrupted_run_resumes_from_its_store(tmp_path):

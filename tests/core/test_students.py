@@ -475,7 +475,7 @@ class TestBadInput:
         calls.clear()
         calls.extend([0] * 10)
         resumed = model.fit(X, y)
-        assert len(calls) == 10 + 3, "two folds and the refit were left"
+        assert len(calls) == 10 + 13, "two folds, ten pairs of folds and the refit were left"
         np.testing.assert_allclose(resumed.predict(X), regressor().fit(X, y).predict(X))
 
 
