@@ -35,12 +35,9 @@ logger = logging.getLogger("scikd.benchmarks.students")
 TABLES = (
     "california",
     "kin8nm",
-    "bike",
-    "power_plant",
     "abalone",
     "white_wine",
     "adult",
-    "credit",
     "compas",
     "five_classes",
     "mammography",

@@ -47,7 +47,6 @@ _SUBMODULES = frozenset(
         "aggregation",
         "cli",
         "consensus",
-        "datasets",
         "demo",
         "ensemble",
         "exceptions",
@@ -58,13 +57,13 @@ _SUBMODULES = frozenset(
         "kernels",
         "labels",
         "md",
+        "nested",
         "objectives",
         "out_of_fold",
         "parallel",
         "persistence",
         "quantities",
         "report",
-        "stacking",
         "students",
         "teachers",
         "testing",
@@ -79,12 +78,7 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value  # the next access does not come here
         return value
     if name in _SUBMODULES:
-        module = f"scikd.{name}"
-        try:
-            return import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:  # it is there, and something it needs is not
-                raise
+        return import_module(f"scikd.{name}")
     message = f"module 'scikd' has no attribute {name!r}"
     raise AttributeError(message)
 

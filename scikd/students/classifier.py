@@ -232,6 +232,20 @@ class DistilledClassifier(ClassifierMixin, Distilled):
         proba = self.predict_proba(X)
         return self.classes_[proba.argmax(axis=1)]
 
+    def row_losses(self, y: Any, prediction: Any) -> np.ndarray:
+        """Return the log-loss of every row, in nats; see `DistilledRegressor.row_losses`.
+
+        Raises
+        ------
+        InvalidInputError
+            If y holds labels that were not there in training.
+        """
+        unknown = np.setdiff1d(np.asarray(y), self.classes_)
+        if unknown.size:
+            message = f"Expected labels among {self.classes_.tolist()}; got {unknown.tolist()} too."
+            raise InvalidInputError(message)
+        return super().row_losses(y, prediction)
+
     def _default_teachers(self) -> dict[str, Any]:
         return {
             "random forest": RandomForestClassifier(200, random_state=0),

@@ -504,3 +504,36 @@ def test_grouped_intervals_are_wider():
 def regressor_like(model):
     """The same estimator, fitted on plain arrays."""
     return clone(model).set_output(transform="default").fit(X, y)
+
+
+class TestReportRefuses:
+    """A report on rows that do not fit says so."""
+
+    def test_labels_that_were_not_there_in_training(self):
+        """They are named."""
+        model = classifier().fit(iris, species)
+        with pytest.raises(InvalidInputError, match=r"among \[0, 1, 2\]; got \[9\] too"):
+            model.report(iris, np.where(species == 2, 9, species))
+
+    def test_targets_of_another_length(self):
+        """scikit-learn's own words."""
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            regressor().fit(X, y).report(X, y[:5])
+
+
+def test_a_row_of_weight_zero_is_labelled_by_nobody_and_loses_no_stored_label(tmp_path):
+    """The table stays whole, so stored labels still belong to it."""
+    weight = np.ones(len(X))
+    weight[::5] = 0.0
+    labels = cross_val_predict(Ridge(0.1), X, y)
+    stored = LabelStore(tmp_path).write(
+        name="ridge",
+        fingerprint="1",
+        inputs=X,
+        quantities=TeacherEnsemble([Ridge()]).quantities,
+        arrays={"value": labels},
+    )
+    stored = stored or LabelStore(tmp_path).read(teacher="ridge", inputs=X)
+    model = regressor(teacher=stored).fit(X, y, sample_weight=weight)
+    assert not model.oof_.covered[::5].any()
+    assert np.isfinite(model.predict(X)).all()
