@@ -1,6 +1,6 @@
 """Distilled students on real tables: against the student alone, its teachers, naive distillation.
 
-Every table is split five times, with fixed seeds, into at most 2,000 training and 3,000 test rows,
+Every table is split five times, with fixed seeds, into at most 1,500 training and 3,000 test rows,
 and taught to two students: small boosted trees, and a single decision tree. All splits are
 reported; differences carry a standard error over them. The naive distillation is what is often
 done: the teachers' in-sample labels and no ground truth.
@@ -44,7 +44,7 @@ TABLES = (
 )
 QUICK_TABLES = ("concrete", "breast_cancer")
 N_SPLITS = 5
-LARGEST = 2000
+LARGEST = 1500
 LARGEST_TEST = 3000
 BATCH = 10_000
 PEERS = {"alone": "student alone", "naive": "naive distillation", "teachers": "consensus"}

@@ -238,7 +238,7 @@ def _cost_table(contest: Contest) -> Table:
         "What a prediction costs",
         ["model", *(f"ms, batch of {batch:,}" for batch in BATCHES), "bytes on disk"],
         rows,
-        note="Times are medians of one call with that many rows; bytes are those of a saved model.",
+        note="Times are medians of one call, on one thread; bytes are those of a saved model.",
         highlight_row=len(rows) - 1,
     )
 

@@ -56,9 +56,10 @@ class DistilledClassifier(ClassifierMixin, Distilled):
         fold. Rows that a partial splitter leaves uncovered are taught their truth.
     teacher_weight : "auto" or float, default="auto"
         Weight of the teacher in the student's targets: 0 is the truth alone, 1 the teacher alone.
-        "auto" takes the better end on held-out rows, or the closed form of the best mixture
-        (squared loss) if that gains more than one standard error of log-loss over it; for honest
-        labels there, every teacher is also trained once per pair of folds.
+        "auto" takes the teacher alone if it gains more than one standard error of log-loss over the
+        truth alone on held-out rows, and the closed form of the best mixture (squared loss) if that
+        gains more than one over the chosen one; for honest labels there, every teacher is also
+        trained once per pair of folds.
     teacher_weight_bounds : (float, float), default=(-1, 2)
         The closed form is clipped to these. Targets that leave the simplex are projected back.
     augment : None, "neighbour", "column" or Augmenter, default=None

@@ -156,8 +156,9 @@ def choose_mixture(
     Returns
     -------
     MixtureChoice
-        The better of truth alone and teacher alone, unless the mixture of the closed form gains
-        more than one standard error over it.
+        The truth alone, unless the teacher alone gains more than one standard error over it; and
+        that choice, unless the mixture of the closed form gains more than one standard error over
+        it.
 
     Raises
     ------
@@ -179,9 +180,9 @@ def choose_mixture(
         gain, error = mean_and_error(losses[0.0] - values, weight, cluster)
         mean, _ = mean_and_error(values, weight)
         candidates.append(Candidate(tried, mean, gain, error))
-    alone, taught = candidates[0], candidates[1]
-    chosen = (taught if taught.loss < alone.loss else alone).weight
-    if len(candidates) > 2:
-        gain, error = mean_and_error(losses[chosen] - losses[clipped], weight, cluster)
-        chosen = clipped if gain > error else chosen
+    # No teacher is the simplest student: each step away from it must gain more than the noise.
+    chosen = 0.0
+    for tried in list(losses)[1:]:
+        gain, error = mean_and_error(losses[chosen] - losses[tried], weight, cluster)
+        chosen = tried if gain > error else chosen
     return MixtureChoice(chosen, tuple(candidates), closed_form)

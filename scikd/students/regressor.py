@@ -40,9 +40,10 @@ class DistilledRegressor(RegressorMixin, Distilled):
         partial splitter leaves uncovered are taught their truth.
     teacher_weight : "auto" or float, default="auto"
         Weight of the teacher in the student's targets: 0 is the truth alone, 1 the teacher alone,
-        beyond 1 away from the truth. "auto" takes the better end on held-out rows, or the closed
-        form of the best mixture if that gains more than one standard error over it; for honest
-        labels there, every teacher is also trained once per pair of folds.
+        beyond 1 away from the truth. "auto" takes the teacher alone if it gains more than one
+        standard error over the truth alone on held-out rows, and the closed form of the best
+        mixture if that gains more than one over the chosen one; for honest labels there, every
+        teacher is also trained once per pair of folds.
     teacher_weight_bounds : (float, float), default=(-1, 2)
         The closed form is clipped to these.
     augment : None, "neighbour", "column" or Augmenter, default=None
