@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, final
 
@@ -203,6 +203,11 @@ class Aggregator(ABC):
 
     proba: ClassVar[bool] = False
 
+    @property
+    def by_group(self) -> bool:
+        """Whether the rule needs the groups of the samples."""
+        return False
+
     def fit(
         self, members: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> Aggregator:
@@ -223,6 +228,11 @@ class Aggregator(ABC):
             The calibrated rule.
         """
         del members, y, sample_weight
+        return self
+
+    def keep(self, teachers: Sequence[int]) -> Aggregator:
+        """Return the rule for some of the teachers; most rules know none by its number."""
+        del teachers
         return self
 
     @final

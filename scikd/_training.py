@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,12 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 
 from scikd._progress import Progress
-from scikd.exceptions import InvalidInputError, MismatchedLabelsError, TeacherError
+from scikd.exceptions import (
+    CorruptFileError,
+    InvalidInputError,
+    MismatchedLabelsError,
+    TeacherError,
+)
 from scikd.fingerprints import fingerprint_inputs, fingerprint_trained
 from scikd.labels import LabelStore
 from scikd.parallel import fan_out
@@ -17,6 +23,8 @@ from scikd.quantities import PROBA, Quantity
 from scikd.teachers import EstimatorTeacher, Teacher
 
 __all__ = ["Fold", "align_classes", "common_quantity", "fold_results", "take"]
+
+logger = logging.getLogger(__name__)
 
 Fold = tuple[np.ndarray, np.ndarray]
 
@@ -154,7 +162,9 @@ def _fit_predict(
     inputs = fingerprint_inputs(X_test)
     try:
         values = store.read(teacher=key, inputs=inputs)[name]
-    except MismatchedLabelsError:
+    except (MismatchedLabelsError, CorruptFileError) as error:
+        if isinstance(error, CorruptFileError):
+            logger.warning("%s; the teacher is trained again", error)
         values = teacher.fit(X_train, y_train, weight).predict(X_test)[name]
         store.write(
             name=teacher.name,

@@ -7,7 +7,7 @@ Rules that need all members at once (median, trimmed mean, harmonised) say so by
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -85,6 +85,12 @@ class InverseVariance(Aggregator):
         # A teacher that is right to the last bit would get all the weight through a zero division.
         floor = max(float(np.max(errors)) * 1e-12, np.finfo(np.float64).tiny)
         return replace(self, variances=tuple(np.maximum(errors, floor).tolist()))
+
+    def keep(self, teachers: Sequence[int]) -> InverseVariance:
+        """Return the rule with the variances of some of the teachers."""
+        if self.variances is None:
+            return self
+        return replace(self, variances=tuple(self.variances[index] for index in teachers))
 
     def _begin(
         self, weights: np.ndarray, X: Any, groups: np.ndarray | None, missing: Missing
@@ -299,6 +305,11 @@ class Harmonised(Aggregator):
     harmoniser: Harmoniser
     aggregator: Aggregator = field(default_factory=Mean)
 
+    @property
+    def by_group(self) -> bool:
+        """Whether members are harmonised within groups."""
+        return self.harmoniser.per == "group" or self.aggregator.by_group
+
     def fit(
         self, members: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> Harmonised:
@@ -311,6 +322,14 @@ class Harmonised(Aggregator):
         harmoniser = self.harmoniser.fit(members, sample_weight=sample_weight)
         aggregator = self.aggregator.fit(harmoniser.transform(members), y, sample_weight)
         return Harmonised(harmoniser, aggregator)
+
+    def keep(self, teachers: Sequence[int]) -> Harmonised:
+        """Return the rule with the statistics of some of the teachers."""
+        statistics = self.harmoniser.statistics
+        if statistics is not None:
+            statistics = {name: values[list(teachers)] for name, values in statistics.items()}
+        harmoniser = replace(self.harmoniser, statistics=statistics)
+        return Harmonised(harmoniser, self.aggregator.keep(teachers))
 
     def _begin(
         self, weights: np.ndarray, X: Any, groups: np.ndarray | None, missing: Missing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,6 +95,11 @@ class TeacherEnsemble(Teacher):
         self._aggregators = {
             quantity.name: self._rule(quantity.name) for quantity in self.quantities
         }
+
+    @property
+    def rules(self) -> dict[str, Aggregator]:
+        """The rule of every quantity."""
+        return dict(self._aggregators)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -329,8 +334,11 @@ class TeacherEnsemble(Teacher):
                 kept.append(index)
         kept.sort()
         dropped = tuple(name for i, name in enumerate(oof.names) if i not in kept)
-        teachers = [self.teachers[index] for index in kept]
-        return self.replace(teachers=teachers, weights=self.weights[kept]), dropped
+        rules = {name: rule.keep(kept) for name, rule in self._aggregators.items()}
+        changes = {"teachers": [self.teachers[index] for index in kept], "aggregator": rules}
+        if not self.fit_weights:
+            changes["weights"] = self.weights[kept]
+        return self.replace(**changes), dropped
 
     def _rule(self, quantity: str) -> Aggregator:
         rule = self.aggregator
@@ -402,7 +410,7 @@ _Batch = tuple[dict[str, Aggregate], dict[str, np.ndarray]]
 def _named(teachers: Mapping[str, Any] | Sequence[Any]) -> list[Teacher]:
     if isinstance(teachers, Mapping):
         pairs: list[tuple[str | None, Any]] = list(teachers.items())
-    elif isinstance(teachers, Sequence) and not isinstance(teachers, str):
+    elif isinstance(teachers, Iterable) and not isinstance(teachers, str):
         pairs = [t if isinstance(t, tuple) else (None, t) for t in teachers]
     else:
         message = (
@@ -444,7 +452,14 @@ def _covered(oof: OutOfFold, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(truth).all():
         message = "Expected finite targets; got NaN or infinite ones."
         raise InvalidInputError(message)
-    return oof.members[:, oof.covered], truth
+    members = oof.members[:, oof.covered]
+    if truth.size != members[0].size:
+        message = (
+            f"Expected targets in the shape of the predictions, {members.shape[1:]}; got "
+            f"{truth.shape}."
+        )
+        raise InvalidInputError(message)
+    return members, truth.reshape(members.shape[1:])
 
 
 def _spread_out(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

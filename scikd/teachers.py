@@ -29,6 +29,7 @@ __all__ = [
     "as_teacher",
     "count_samples",
     "fit_weighted",
+    "takes_weights",
 ]
 
 
@@ -378,6 +379,12 @@ def as_teacher(teacher: Any, name: str | None = None) -> Teacher:
         f"got {type(teacher).__name__}."
     )
     raise InvalidInputError(message)
+
+
+def takes_weights(estimator: Any) -> bool:
+    """Say whether an estimator, or the last step of a pipeline, can be fitted with weights."""
+    steps = getattr(estimator, "steps", None)
+    return bool(has_fit_parameter(steps[-1][1] if steps else estimator, "sample_weight"))
 
 
 def fit_weighted(estimator: Any, X: Any, y: Any, sample_weight: np.ndarray | None) -> Any:

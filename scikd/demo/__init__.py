@@ -102,6 +102,9 @@ def run_demo(
     if unknown:
         message = f"Expected sections among {sorted(SECTIONS)}; got {unknown}."
         raise InvalidInputError(message)
+    if n_jobs == 0:
+        message = "Expected n_jobs to be a number of processes, or -1 for all cores; got 0."
+        raise InvalidInputError(message)
     options = Options(data, seed, n_jobs, progress)
     made: list[Section] = []
     for name in sections:

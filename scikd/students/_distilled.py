@@ -24,10 +24,17 @@ from scikd.out_of_fold import Fold, OutOfFold, cross_predict, take
 from scikd.students._conventions import Conventions
 from scikd.students.augmentation import as_augmenter
 from scikd.students.folds import distinct_rows, student_folds
-from scikd.students.lessons import HeldOut, Lesson, consensus_labels, label_rows, with_extra_rows
+from scikd.students.lessons import (
+    HeldOut,
+    Lesson,
+    combined,
+    consensus_labels,
+    label_rows,
+    with_extra_rows,
+)
 from scikd.students.measurement import DistillationReport, measure
 from scikd.students.mixing import MixtureChoice, choose_mixture, mean_and_error
-from scikd.teachers import count_samples
+from scikd.teachers import count_samples, takes_weights
 
 __all__ = ["Distilled"]
 
@@ -96,6 +103,7 @@ class Distilled(Conventions):
         teacher_weight, student_weight, cv_groups = self._routed(weight, groups)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         truth, student, ensemble = self._truth(y), self._student(), self._ensemble()
+        heard = np.arange(len(truth)) if weight is None else np.flatnonzero(weight)
         folds = self._folds(X, y, weight, cv_groups, seed)
         training: dict[str, Any] = {
             "sample_weight": teacher_weight,
@@ -105,7 +113,7 @@ class Distilled(Conventions):
             "progress": self.progress,
         }
         extra = [
-            self._extra_rows(take(X, train), X_unlabelled, [seed, number])
+            self._extra_rows(take(X, np.intersect1d(train, heard)), X_unlabelled, [seed, number])
             for number, (train, _) in enumerate(folds)
         ]
         # Rows without truth are put behind the others; each fold tests its own.
@@ -130,18 +138,40 @@ class Distilled(Conventions):
             for expert, tables, rows in zip(experts, extra, blocks, strict=True)
         ]
         judge = HeldOut(self, student, X, truth, taught, weight, student_weight, oof, further)
-        self._choose(judge, labels, groups, judged=bool(nested))
-        self.teacher_ = calibrated.fit(X, y, teacher_weight)
-        rows_to_label = self._extra_rows(X, X_unlabelled, [seed, len(folds)])
+        # The rule has learnt from the truth of all rows, its own included; each fold's has not.
+        honest = self._honest_labels(experts, oof, X, labels) if nested else labels
+        self._choose(judge, honest, groups, judged=bool(nested))
+        X_heard, weight_heard = take(X, heard), None
+        if teacher_weight is not None:
+            weight_heard = teacher_weight[heard]
+        self.teacher_ = calibrated.fit(X_heard, y[heard], weight_heard)
+        rows_to_label = self._extra_rows(X_heard, X_unlabelled, [seed, len(folds)])
         labelled = tuple(
             (rows, self.teacher_.predict(rows)[oof.quantity].reshape(count_samples(rows), -1))
             for rows in rows_to_label
         )
         lesson = Lesson(X, truth, labels, student_weight, labelled).without_zero_weight()
-        self.student_ = self._teach(student, *lesson.mixed(self.teacher_weight_))
+        self.student_ = self._learnt(student, lesson, self.teacher_weight_)
         self._settle_final(judge)
         self.oof_, self.labels_ = oof, labels
         return self
+
+    def _learnt(self, student: Any, lesson: Lesson, teacher_weight: float) -> Any:
+        """Teach one lesson. Weights that no user gave are dropped where a learner takes none."""
+        X, targets, weight = lesson.mixed(teacher_weight)
+        if lesson.weight is None and not takes_weights(student) and self._plain_targets:
+            weight = None
+        return self._teach(student, X, targets, weight)
+
+    def _honest_labels(
+        self, experts: list[TeacherEnsemble], oof: OutOfFold, X: Any, labels: np.ndarray
+    ) -> np.ndarray:
+        """Return out-of-fold labels by rules that were calibrated without the row's fold."""
+        total = np.where(oof.covered[:, None], 0.0, np.nan) + np.zeros_like(labels)
+        for expert, (_, test) in zip(experts, oof.folds, strict=True):
+            part = combined(expert, oof.members[:, test], take(X, test))
+            total[test] += part / oof.counts[test, None]
+        return total
 
     def _folds(
         self, X: Any, y: np.ndarray, weight: np.ndarray | None, groups: Any, seed: int
@@ -180,10 +210,10 @@ class Distilled(Conventions):
             message = (
                 "No mixture of teacher and truth could be judged: labels that leave out two folds "
                 f"at a time need at least 3 folds that share training rows; got "
-                f"{len(judge.folds)}. The student learns from the teacher alone (weight 1)."
+                f"{len(judge.folds)}. The student learns from the one with the smaller loss alone."
             )
             warnings.warn(message, DistillationWarning, stacklevel=4)
-            self.teacher_weight_ = 1.0
+            self.teacher_weight_ = float(self.teacher_loss_ < self.student_loss_)
             return
         choice = choose_mixture(
             judge.predictions,
@@ -216,24 +246,49 @@ class Distilled(Conventions):
         random = np.random.RandomState(np.random.SeedSequence(seed).generate_state(1)[0])
         return (*tables, augmenter.rows(X, n_rows, random))
 
+    @property
+    def _plain_targets(self) -> bool:
+        """Whether targets are taught as they are, so that weights only stress some rows."""
+        return True
+
     def _ensemble(self) -> TeacherEnsemble:
         teacher = self._default_teachers() if self.teacher is None else self.teacher
         if not isinstance(teacher, TeacherEnsemble):
             listed = teacher if isinstance(teacher, (dict, list, tuple)) else [teacher]
             teacher = TeacherEnsemble(listed)
+        by_group = [rule for rule in teacher.rules.values() if rule.by_group]
+        if by_group:
+            message = (
+                f"{by_group[0]!r} needs groups to predict, and a student's predict has none. "
+                "Harmonise globally, or combine the teachers beforehand."
+            )
+            raise InvalidInputError(message)
         ensemble: TeacherEnsemble = teacher.replace(n_jobs=self.n_jobs, progress=self.progress)
         return ensemble
 
     # --- using --------------------------------------------------------------------------------
 
-    def _checked_training(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
-        """Check the inputs of `fit`; return inputs and weights."""
+    def _checked_training(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any, X_unlabelled: Any
+    ) -> tuple[Any, Any, Any]:
+        """Check the inputs of `fit`; return inputs, weights and unlabelled inputs."""
         if y is None:
             message = f"{type(self).__name__} requires y to be passed, but the target y is None."
             raise InvalidInputError(message)
         X = self._checked_inputs(X, reset=True)
-        check_consistent_length(X, y)
-        return X, _checked_weight(sample_weight, X)
+        check_consistent_length(X, y, groups)
+        weight = _checked_weight(sample_weight, X)
+        if X_unlabelled is not None:
+            if type(X_unlabelled) is not type(X) and not isinstance(
+                X_unlabelled, (list, np.ndarray)
+            ):
+                message = (
+                    f"Expected X_unlabelled as the {type(X).__name__} that X is; got "
+                    f"{type(X_unlabelled).__name__}."
+                )
+                raise InvalidInputError(message)
+            X_unlabelled = self._checked_inputs(X_unlabelled, reset=False)
+        return X, weight, X_unlabelled
 
     def _checked_inputs(self, X: Any, *, reset: bool) -> Any:
         """Check inputs; frames go through as they are, since learners choose their columns."""
@@ -279,7 +334,19 @@ class Distilled(Conventions):
             Squared errors (mean over the outputs) in squared units of y, or log-losses in nats.
         """
         truth = self._truth(np.asarray(y))
-        return self._loss(truth, np.asarray(prediction).reshape(len(truth), -1))
+        prediction = np.asarray(prediction, dtype=np.float64)
+        prediction = prediction.reshape(len(prediction), -1)
+        expected = (len(prediction), self.labels_.shape[1])
+        if truth.shape != expected or prediction.shape != expected:
+            message = (
+                f"Expected truth and predictions of {expected[1]} outputs; got shapes "
+                f"{truth.shape} and {prediction.shape}."
+            )
+            raise InvalidInputError(message)
+        if not np.isfinite(truth).all():
+            message = "Expected finite targets; got NaN or infinite ones."
+            raise InvalidInputError(message)
+        return self._loss(truth, prediction)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the predictions of every teacher, one column (per output) each.

@@ -14,9 +14,11 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from scikd.exceptions import InvalidInputError
-from scikd.out_of_fold import take
 
 __all__ = ["Augmenter", "ColumnResample", "NeighbourSwap", "as_augmenter"]
+
+# Which rows a column's cells are taken from, and what is added to them.
+Cells = tuple[np.ndarray, np.ndarray | None]
 
 
 class Augmenter(ABC):
@@ -53,14 +55,18 @@ class Augmenter(ABC):
             raise InvalidInputError(message)
         columns = _columns(X)
         source = random_state.randint(len(X), size=n_rows)
-        new = self._rows(columns, source, random_state)
-        return _rebuild(X, source, new)
+        cells = self._cells(columns, source, random_state)
+        return _gathered(X, cells)
 
     @abstractmethod
-    def _rows(
+    def _cells(
         self, columns: list[np.ndarray], source: np.ndarray, random_state: np.random.RandomState
-    ) -> list[np.ndarray]:
-        """Return new columns of ``len(source)`` cells, row i made from row ``source[i]``."""
+    ) -> list[Cells]:
+        """Return what every new column is made of, row i from row ``source[i]``.
+
+        Floating-point columns come as they are; any other as its codes, which say which cells are
+        equal.
+        """
 
 
 @dataclass(frozen=True)
@@ -79,19 +85,19 @@ class ColumnResample(Augmenter):
     fraction: float = 0.1
     noise: float = 0.0
 
-    def _rows(
+    def _cells(
         self, columns: list[np.ndarray], source: np.ndarray, random_state: np.random.RandomState
-    ) -> list[np.ndarray]:
+    ) -> list[Cells]:
         _share(self.fraction, "fraction")
-        new = []
+        new: list[Cells] = []
         for column in columns:
-            cells = column[source]
             redrawn = random_state.random_sample(len(source)) < self.fraction
-            cells[redrawn] = column[random_state.randint(len(column), size=int(redrawn.sum()))]
+            rows = np.where(redrawn, random_state.randint(len(column), size=len(source)), source)
+            shift = None
             if self.noise and column.dtype.kind == "f":
-                spread = np.nanstd(column)
-                cells[redrawn] += self.noise * spread * random_state.standard_normal(redrawn.sum())
-            new.append(cells)
+                width = self.noise * np.nanstd(column)
+                shift = redrawn * width * random_state.standard_normal(len(source))
+            new.append((rows, shift))
         return new
 
 
@@ -111,9 +117,9 @@ class NeighbourSwap(Augmenter):
     probability: float = 0.5
     spread: float = 1.0
 
-    def _rows(
+    def _cells(
         self, columns: list[np.ndarray], source: np.ndarray, random_state: np.random.RandomState
-    ) -> list[np.ndarray]:
+    ) -> list[Cells]:
         _share(self.probability, "probability")
         if self.spread <= 0:
             message = f"Expected spread to be positive; got {self.spread}."
@@ -121,15 +127,14 @@ class NeighbourSwap(Augmenter):
         space = np.column_stack([_coordinate(column) for column in columns])
         neighbours = NearestNeighbors(n_neighbors=1).fit(space).kneighbors(return_distance=False)
         other = neighbours[source, 0]
-        new = []
+        new: list[Cells] = []
         for column in columns:
-            cells, theirs = column[source], column[other]
             swapped = random_state.random_sample(len(source)) < self.probability
+            shift = None
             if column.dtype.kind == "f":
-                width = np.abs(cells - theirs) / self.spread
-                theirs = theirs + width * random_state.standard_normal(len(source))
-            cells[swapped] = theirs[swapped]
-            new.append(cells)
+                width = np.abs(column[source] - column[other]) / self.spread
+                shift = swapped * width * random_state.standard_normal(len(source))
+            new.append((np.where(swapped, other, source), shift))
         return new
 
 
@@ -153,43 +158,68 @@ def _share(value: float, name: str) -> None:
 
 
 def _columns(X: Any) -> list[np.ndarray]:
+    """Return the columns: numbers with a fraction as they are, anything else as codes."""
     if isinstance(X, np.ndarray):
-        return [X[:, index].copy() for index in range(X.shape[1])]
-    return [_cells(X[name]) for name in X.columns]
+        return [_numbers_or_codes(X[:, index]) for index in range(X.shape[1])]
+    if hasattr(X, "iloc"):
+        native = [X.iloc[:, index] for index in range(X.shape[1])]
+        is_float = [str(column.dtype).lower().startswith("float") for column in native]
+        return [
+            column.to_numpy(dtype=float, na_value=np.nan) if fractional else _codes(column.tolist())
+            for column, fractional in zip(native, is_float, strict=True)
+        ]
+    if type(X).__module__.startswith("polars"):
+        return [
+            column.to_numpy().astype(float) if column.dtype.is_float() else _codes(column.to_list())
+            for column in X.get_columns()
+        ]
+    message = f"Expected an array, or a pandas or polars frame, to augment; got {type(X).__name__}."
+    raise InvalidInputError(message)
 
 
-def _cells(column: Any) -> np.ndarray:
-    cells = np.array(column.to_numpy())
-    # A whole-number column stays whole: only floating-point columns are blurred.
-    return cells if cells.dtype.kind in "biuf" else cells.astype(object)
+def _numbers_or_codes(column: np.ndarray) -> np.ndarray:
+    return column if column.dtype.kind == "f" else _codes(column.tolist())
+
+
+def _codes(cells: list[Any]) -> np.ndarray:
+    """Give equal cells one number; numbers keep their order, so that near ones are near."""
+    numbers = all(isinstance(cell, (int, float, np.number)) for cell in cells)
+    keys = np.array(cells, dtype=float) if numbers else np.array([str(cell) for cell in cells])
+    return np.unique(keys, return_inverse=True)[1].astype(np.intp)
 
 
 def _coordinate(column: np.ndarray) -> np.ndarray:
-    """Place a column on an axis: standardised numbers; codes for anything else.
+    """Place a column on an axis of unit spread; missing numbers lie at the mean.
 
-    Unequal labels are one unit apart whatever their codes, which a single axis cannot say exactly;
-    codes spread over one unit keep a label from outweighing a standardised number.
+    Unequal labels get unequal codes, spread over one unit: an axis cannot say that all are equally
+    far from each other, and no label shall outweigh a standardised number.
     """
-    if column.dtype.kind in "biuf":
-        numbers = column.astype(np.float64)
-        centre, scale = np.nanmean(numbers), np.nanstd(numbers)
-        return np.nan_to_num((numbers - centre) / (scale or 1.0))
-    labels, codes = np.unique(column.astype(str), return_inverse=True)
-    return codes / max(len(labels) - 1, 1)
+    if column.dtype.kind == "f":
+        known = column[~np.isnan(column)]
+        centre, scale = (known.mean(), known.std()) if known.size else (0.0, 1.0)
+        return np.nan_to_num((column - centre) / (scale or 1.0))
+    return column / max(int(column.max()), 1)
 
 
-def _rebuild(X: Any, source: np.ndarray, columns: list[np.ndarray]) -> Any:
+def _gathered(X: Any, cells: list[Cells]) -> Any:
+    """Gather every column's cells natively, so that each keeps its type, and shift the numbers."""
     if isinstance(X, np.ndarray):
-        return np.column_stack(columns).astype(X.dtype, copy=False)
-    import narwhals as nw  # noqa: PLC0415 - scikit-learn brings it; only frames need it
+        new = np.empty((len(cells[0][0]), X.shape[1]), dtype=X.dtype)
+        for index, (rows, shift) in enumerate(cells):
+            new[:, index] = X[rows, index] if shift is None else X[rows, index] + shift
+        return new
+    if hasattr(X, "iloc"):
+        import pandas as pd  # noqa: PLC0415 - only its frames need it
 
-    frame = nw.from_native(take(X, source), eager_only=True)
-    space = nw.get_native_namespace(frame)
-    series = [
-        nw.new_series(name, cells.tolist(), frame.schema[name], backend=space)
-        for name, cells in zip(frame.columns, columns, strict=True)
-    ]
-    if hasattr(X, "iloc"):  # pandas aligns by index, so new columns must carry the frame's
-        native = frame.to_native().reset_index(drop=True)
-        return native.assign(**{s.name: s.to_native().to_numpy() for s in series}).astype(X.dtypes)
-    return frame.with_columns(*series).to_native()
+        columns = []
+        for index, (rows, shift) in enumerate(cells):
+            column = X.iloc[:, index].take(rows).reset_index(drop=True)
+            columns.append(column if shift is None else (column + shift).astype(column.dtype))
+        frame = pd.concat(columns, axis="columns")
+        frame.columns = X.columns
+        return frame
+    series = []
+    for column, (rows, shift) in zip(X.get_columns(), cells, strict=True):
+        taken = column.gather(rows)
+        series.append(taken if shift is None else (taken + shift).cast(column.dtype))
+    return type(X)(series)

@@ -191,7 +191,7 @@ class DistilledClassifier(ClassifierMixin, Distilled):
         InvalidInputError, ValueError
             If the inputs cannot be used, or there is only one class.
         """
-        X, weight = self._checked_training(X, y, sample_weight)
+        X, weight, X_unlabelled = self._checked_training(X, y, sample_weight, groups, X_unlabelled)
         y = _check_y(y, estimator=self)
         check_classification_targets(y)
         self.classes_ = np.unique(y if weight is None else y[weight > 0])
@@ -263,6 +263,10 @@ class DistilledClassifier(ClassifierMixin, Distilled):
     @property
     def _how(self) -> SoftLabels:
         return resolve_soft_labels(self._student(), self.soft_labels)
+
+    @property
+    def _plain_targets(self) -> bool:
+        return self._how != "replicate"
 
     @property
     def _judges(self) -> bool:

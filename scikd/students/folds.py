@@ -39,7 +39,9 @@ def _row_keys(X: Any) -> list[bytes]:
         spans = zip(X.indptr[:-1], X.indptr[1:], strict=True)
         return [X.indices[a:b].tobytes() + X.data[a:b].tobytes() for a, b in spans]
     values = X.to_numpy() if hasattr(X, "to_numpy") else np.asarray(X)
-    if values.dtype.kind in "biuf":
+    if values.dtype.kind in "iu":
+        return [row.tobytes() for row in np.ascontiguousarray(values)]
+    if values.dtype.kind in "bf":
         values = np.ascontiguousarray(values, dtype=np.float64) + 0.0  # -0.0 becomes 0.0
         values[np.isnan(values)] = np.nan  # one bit pattern for every NaN
         return [row.tobytes() for row in values]

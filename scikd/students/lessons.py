@@ -20,6 +20,7 @@ __all__ = [
     "Extra",
     "HeldOut",
     "Lesson",
+    "combined",
     "consensus_labels",
     "label_rows",
     "with_extra_rows",
@@ -140,7 +141,7 @@ class HeldOut:
 def _taught_on_fold(
     owner: Distilled, student: Any, lesson: Lesson, teacher_weight: float, X: Any, fold: Fold
 ) -> np.ndarray:
-    model = owner._teach(student, *lesson.mixed(teacher_weight))
+    model = owner._learnt(student, lesson, teacher_weight)
     return owner._answer(model, take(X, fold[1]))
 
 
@@ -182,11 +183,17 @@ def consensus_labels(
 
 
 def label_rows(ensemble: TeacherEnsemble, tables: tuple[Any, ...], members: np.ndarray) -> Extra:
-    """Give every table of extra rows the consensus of the members' predictions for it."""
+    """Give tables of extra rows the consensus of the members' predictions for them."""
     if not tables:
         return ()
-    (quantity,) = ensemble.quantities
     stacked = _stack_rows(tables)
-    whole = OutOfFold(ensemble.names, quantity.name, members, np.ones(members.shape[1], np.intp))
-    labels = ensemble.combine(whole, X=stacked).mean[quantity.name]
-    return ((stacked, labels.reshape(count_samples(stacked), -1)),)
+    return ((stacked, combined(ensemble, members, stacked)),)
+
+
+def combined(ensemble: TeacherEnsemble, members: np.ndarray, X: Any) -> np.ndarray:
+    """Return the consensus of given predictions, shape (n_samples, n_outputs)."""
+    (quantity,) = ensemble.quantities
+    counts = np.ones(members.shape[1], dtype=np.intp)
+    whole = OutOfFold(ensemble.names, quantity.name, members, counts)
+    values = ensemble.combine(whole, X=X).mean[quantity.name]
+    return values.reshape(len(values), -1)

@@ -139,7 +139,7 @@ class DistilledRegressor(RegressorMixin, Distilled):
         InvalidInputError, ValueError
             If the inputs cannot be used.
         """
-        X, weight = self._checked_training(X, y, sample_weight)
+        X, weight, X_unlabelled = self._checked_training(X, y, sample_weight, groups, X_unlabelled)
         y = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -179,7 +179,7 @@ class DistilledRegressor(RegressorMixin, Distilled):
         return student
 
     def _truth(self, y: np.ndarray) -> np.ndarray:
-        return y.reshape(len(y), -1)
+        return np.asarray(y, dtype=np.float64).reshape(len(y), -1)
 
     def _teach(self, student: Any, X: Any, targets: np.ndarray, weight: np.ndarray | None) -> Any:
         return fit_weighted(clone(student), X, targets[:, 0] if self._flat else targets, weight)

@@ -23,12 +23,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils import get_tags
-from sklearn.utils.validation import has_fit_parameter
 
 from scikd.exceptions import InvalidInputError
 from scikd.objectives import BinaryCrossEntropy
 from scikd.out_of_fold import align_classes, take
-from scikd.teachers import count_samples, fit_weighted
+from scikd.teachers import count_samples, fit_weighted, takes_weights
 
 __all__ = ["SoftClassifier", "SoftLabels", "resolve_soft_labels", "simplex_projection"]
 
@@ -101,18 +100,13 @@ def resolve_soft_labels(learner: Any, how: SoftLabels) -> SoftLabels:
     if how == "objective" and not boosting:
         message = f"soft_labels='objective' needs a LightGBM or XGBoost regressor; got {name}."
         raise InvalidInputError(message)
-    if how == "replicate" and not _takes_weights(learner):
+    if how == "replicate" and not takes_weights(learner):
         message = (
             f"soft_labels='replicate' needs a classifier that takes sample_weight; {name} does "
             "not. Pass a regressor as the student: it is then taught log-odds."
         )
         raise InvalidInputError(message)
     return how
-
-
-def _takes_weights(learner: Any) -> bool:
-    steps = getattr(learner, "steps", None)
-    return has_fit_parameter(steps[-1][1] if steps else learner, "sample_weight")
 
 
 class SoftClassifier:
@@ -185,14 +179,16 @@ class SoftClassifier:
 
     def _fit_replicated(self, X: Any, proba: np.ndarray, sample_weight: np.ndarray | None) -> Any:
         learner = clone(self.learner)
+        # XGBoost knows no labels but 0, 1, 2…
+        classes = np.arange(len(self.classes)) if _of_xgboost(learner) else self.classes
         if ((proba == 0) | (proba == 1)).all():  # hard labels need no copies
-            labels = self.classes[proba.argmax(axis=1)]
+            labels = classes[proba.argmax(axis=1)]
             return fit_weighted(learner, X, labels, sample_weight)
         rows, columns = np.nonzero(proba > SMALLEST_SHARE)
         weight = proba[rows, columns]
         if sample_weight is not None:
             weight = weight * sample_weight[rows]
-        return fit_weighted(learner, take(X, rows), self.classes[columns], weight)
+        return fit_weighted(learner, take(X, rows), classes[columns], weight)
 
     def log_odds(self, X: Any) -> np.ndarray:
         """Return class scores, shape (n_samples, n_classes), whose softmax is `predict_proba`.
@@ -244,7 +240,8 @@ class SoftClassifier:
         if self.how == "replicate":
             (learner,) = self.learners_
             proba = np.asarray(learner.predict_proba(X), dtype=np.float64)
-            return align_classes(proba, learner.classes_, self.classes, type(learner).__name__)
+            known = self.classes[learner.classes_] if _of_xgboost(learner) else learner.classes_
+            return align_classes(proba, known, self.classes, type(learner).__name__)
         return softmax(self.log_odds(X) / self.temperature_, axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -252,7 +249,11 @@ class SoftClassifier:
         return self.classes[self.predict_proba(X).argmax(axis=1)]
 
 
+def _of_xgboost(learner: Any) -> bool:
+    return type(learner).__module__.partition(".")[0] == "xgboost"
+
+
 def _raw_scores(learner: Any, X: Any) -> np.ndarray:
-    if type(learner).__module__.startswith("xgboost"):
+    if _of_xgboost(learner):
         return np.asarray(learner.predict(X, output_margin=True), dtype=np.float64)
     return np.asarray(learner.predict(X), dtype=np.float64)
