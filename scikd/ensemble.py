@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from scikd.labels import LabelStore
 from scikd.out_of_fold import OutOfFold, align_classes, cross_predict, make_folds, take
 from scikd.parallel import fan_out
 from scikd.quantities import PROBA, Quantity
-from scikd.teachers import Teacher, as_teacher, count_samples
+from scikd.teachers import Teacher, count_samples, name_teachers
 
 __all__ = ["TeacherEnsemble"]
 
@@ -81,7 +81,7 @@ class TeacherEnsemble(Teacher):
         name: str = "ensemble",
     ) -> None:
         super().__init__(name)
-        self.teachers = _named(teachers)
+        self.teachers = name_teachers(teachers)
         self.fit_weights = isinstance(weights, str) and weights == "fit"
         self.weights = check_weights(None if self.fit_weights else weights, len(self.teachers))
         self.aggregator = aggregator
@@ -405,34 +405,6 @@ class TeacherEnsemble(Teacher):
 
 
 _Batch = tuple[dict[str, Aggregate], dict[str, np.ndarray]]
-
-
-def _named(teachers: Mapping[str, Any] | Sequence[Any]) -> list[Teacher]:
-    if isinstance(teachers, Mapping):
-        pairs: list[tuple[str | None, Any]] = list(teachers.items())
-    elif isinstance(teachers, Iterable) and not isinstance(teachers, str):
-        pairs = [t if isinstance(t, tuple) else (None, t) for t in teachers]
-    else:
-        message = (
-            "Expected a mapping of names to teachers or a sequence of teachers; "
-            f"got {type(teachers).__name__}."
-        )
-        raise InvalidInputError(message)
-    named = [as_teacher(teacher, name) for name, teacher in pairs]
-    names = [teacher.name for teacher in named]
-    for index, (given, teacher) in enumerate(pairs):
-        # Unnamed estimators of one class would clash; a Teacher's own name is never changed.
-        if given is None and names.count(names[index]) > 1 and not isinstance(teacher, Teacher):
-            named[index].name = f"{names[index]}-{names[: index + 1].count(names[index])}"
-    names = [teacher.name for teacher in named]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        message = f"Expected teachers with unique names; {twice} came more than once."
-        raise InvalidInputError(message)
-    if not named:
-        message = "Expected at least one teacher; got none."
-        raise InvalidInputError(message)
-    return named
 
 
 def _slices(n_samples: int, size: int) -> Iterator[np.ndarray]:

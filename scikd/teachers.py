@@ -8,7 +8,7 @@ A `Teacher` maps inputs to ``{quantity name: array}``. Adapters make one of a sc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, final
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "as_teacher",
     "count_samples",
     "fit_weighted",
+    "name_teachers",
     "takes_weights",
 ]
 
@@ -379,6 +380,51 @@ def as_teacher(teacher: Any, name: str | None = None) -> Teacher:
         f"got {type(teacher).__name__}."
     )
     raise InvalidInputError(message)
+
+
+def name_teachers(teachers: Mapping[str, Any] | Sequence[Any]) -> list[Teacher]:
+    """Make teachers of what the user has, with unique names.
+
+    Parameters
+    ----------
+    teachers : mapping of str to teacher, or iterable of teachers or (name, teacher) pairs
+        Anything that `as_teacher` takes. Unnamed estimators of one class are numbered.
+
+    Returns
+    -------
+    list of Teacher
+        The teachers, in order.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are none, or a name comes twice.
+    """
+    if isinstance(teachers, Mapping):
+        pairs: list[tuple[str | None, Any]] = list(teachers.items())
+    elif isinstance(teachers, Iterable) and not isinstance(teachers, str):
+        pairs = [t if isinstance(t, tuple) else (None, t) for t in teachers]
+    else:
+        message = (
+            "Expected a mapping of names to teachers or a sequence of teachers; "
+            f"got {type(teachers).__name__}."
+        )
+        raise InvalidInputError(message)
+    named = [as_teacher(teacher, name) for name, teacher in pairs]
+    names = [teacher.name for teacher in named]
+    for index, (given, teacher) in enumerate(pairs):
+        # Unnamed estimators of one class would clash; a Teacher's own name is never changed.
+        if given is None and names.count(names[index]) > 1 and not isinstance(teacher, Teacher):
+            named[index].name = f"{names[index]}-{names[: index + 1].count(names[index])}"
+    names = [teacher.name for teacher in named]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        message = f"Expected teachers with unique names; {twice} came more than once."
+        raise InvalidInputError(message)
+    if not named:
+        message = "Expected at least one teacher; got none."
+        raise InvalidInputError(message)
+    return named
 
 
 def takes_weights(estimator: Any) -> bool:

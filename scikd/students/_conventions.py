@@ -15,13 +15,14 @@ from sklearn.utils.metadata_routing import (
     _routing_enabled,
     process_routing,
 )
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from scikd.teachers import EstimatorTeacher
 
 if TYPE_CHECKING:
     from scikd.ensemble import TeacherEnsemble
 
-__all__ = ["Conventions"]
+__all__ = ["Conventions", "checked_weight"]
 
 
 class Conventions(TransformerMixin, BaseEstimator, ABC):
@@ -30,10 +31,16 @@ class Conventions(TransformerMixin, BaseEstimator, ABC):
     teacher: Any
     student: Any
     cv: Any
+    teacher_: TeacherEnsemble
+    labels_: np.ndarray
 
     @abstractmethod
     def _ensemble(self) -> TeacherEnsemble:
         """Return the unfitted teachers."""
+
+    @abstractmethod
+    def _checked_inputs(self, X: Any, *, reset: bool) -> Any:
+        """Check inputs; frames go through as they are, since learners choose their columns."""
 
     @abstractmethod
     def _student(self) -> Any:
@@ -91,3 +98,51 @@ class Conventions(TransformerMixin, BaseEstimator, ABC):
         return _VisualBlock(
             "parallel", [*shown, student], names=[*names, "student"], dash_wrapped=False
         )
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the predictions of every teacher, one column (per output) each.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_teachers * n_outputs), or frame after `set_output`
+            The columns are named by `get_feature_names_out`.
+
+        Notes
+        -----
+        .. warning:: The teachers were refitted on the training rows, so for those rows these
+           columns are in-sample. `oof_` holds honest ones.
+        """
+        check_is_fitted(self)
+        X = self._checked_inputs(X, reset=False)
+        (quantity,) = self.teacher_.quantities
+        members = self.teacher_.consensus(X, members=True).members[quantity.name]
+        columns = members.reshape(*members.shape[:2], -1)
+        return np.concatenate(list(columns), axis=1)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the columns of `transform`."""
+        check_is_fitted(self)
+        del input_features
+        outputs = self.labels_.shape[1]
+        suffixes = getattr(self, "classes_", range(outputs))
+        names = [
+            name if outputs == 1 else f"{name}_{suffix}"
+            for name in self.teacher_.names
+            for suffix in suffixes
+        ]
+        return np.asarray(names, dtype=object)
+
+
+def checked_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
+    """Return sample weights as an array of shape (n_samples,), or None."""
+    if sample_weight is None:
+        return None
+    weight: np.ndarray = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=False
+    )
+    return weight

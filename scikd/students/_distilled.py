@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state, get_tags
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from scikd._progress import Progress
 from scikd.ensemble import TeacherEnsemble
@@ -21,7 +21,7 @@ from scikd.exceptions import DistillationWarning, InvalidInputError
 from scikd.labels import LabelStore
 from scikd.nested import nested_predict
 from scikd.out_of_fold import Fold, OutOfFold, cross_predict, take
-from scikd.students._conventions import Conventions
+from scikd.students._conventions import Conventions, checked_weight
 from scikd.students.augmentation import as_augmenter
 from scikd.students.folds import distinct_rows, student_folds
 from scikd.students.lessons import (
@@ -277,7 +277,7 @@ class Distilled(Conventions):
             raise InvalidInputError(message)
         X = self._checked_inputs(X, reset=True)
         check_consistent_length(X, y, groups)
-        weight = _checked_weight(sample_weight, X)
+        weight = checked_weight(sample_weight, X)
         if X_unlabelled is not None:
             if type(X_unlabelled) is not type(X) and not isinstance(
                 X_unlabelled, (list, np.ndarray)
@@ -348,44 +348,6 @@ class Distilled(Conventions):
             raise InvalidInputError(message)
         return self._loss(truth, prediction)
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Return the predictions of every teacher, one column (per output) each.
-
-        Parameters
-        ----------
-        X : array-like or frame of shape (n_samples, n_features)
-            The inputs.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_teachers * n_outputs), or frame after `set_output`
-            The columns are named by `get_feature_names_out`.
-
-        Notes
-        -----
-        .. warning:: The teachers were refitted on the training rows, so for those rows these
-           columns are in-sample. `oof_` holds honest ones.
-        """
-        check_is_fitted(self)
-        X = self._checked_inputs(X, reset=False)
-        (quantity,) = self.teacher_.quantities
-        members = self.teacher_.consensus(X, members=True).members[quantity.name]
-        columns = members.reshape(*members.shape[:2], -1)
-        return np.concatenate(list(columns), axis=1)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the columns of `transform`."""
-        check_is_fitted(self)
-        del input_features
-        outputs = self.labels_.shape[1]
-        suffixes = getattr(self, "classes_", range(outputs))
-        names = [
-            name if outputs == 1 else f"{name}_{suffix}"
-            for name in self.teacher_.names
-            for suffix in suffixes
-        ]
-        return np.asarray(names, dtype=object)
-
     def report(
         self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None, **options: Any
     ) -> DistillationReport:
@@ -412,7 +374,7 @@ class Distilled(Conventions):
         check_is_fitted(self)
         X = self._checked_inputs(X, reset=False)
         check_consistent_length(X, y)
-        weight = _checked_weight(sample_weight, X)
+        weight = checked_weight(sample_weight, X)
         return measure(self, X, np.asarray(y), weight=weight, groups=groups, **options)
 
 
@@ -425,15 +387,6 @@ def _number(value: Any) -> float:
         return float(value)
     message = f"Expected teacher_weight to be 'auto' or a finite number; got {value!r}."
     raise InvalidInputError(message)
-
-
-def _checked_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
-    if sample_weight is None:
-        return None
-    weight: np.ndarray = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=False
-    )
-    return weight
 
 
 def _matching_outputs(oof: OutOfFold, truth: np.ndarray) -> None:

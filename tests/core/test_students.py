@@ -1,5 +1,7 @@
 """Distilled estimators: scikit-learn's checks, honesty, and what users do with them."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -26,13 +28,15 @@ from sklearn.model_selection import (
 )
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from scikd import DistilledClassifier, DistilledRegressor, LabelStore, TeacherEnsemble
+from scikd.aggregation import Harmonised
 from scikd.exceptions import DistillationWarning, InvalidInputError, TeacherError
+from scikd.harmonise import Harmoniser
 from scikd.persistence import load_estimator, save_estimator
 from scikd.students.measurement import loss_interval
 
@@ -537,3 +541,149 @@ def test_a_row_of_weight_zero_is_labelled_by_nobody_and_loses_no_stored_label(tm
     model = regressor(teacher=stored).fit(X, y, sample_weight=weight)
     assert not model.oof_.covered[::5].any()
     assert np.isfinite(model.predict(X)).all()
+
+
+class TestReviewed:
+    """What a reviewer broke once."""
+
+    @quiet_about_teachers
+    def test_rows_of_weight_zero_are_no_rows_anywhere(self):
+        """Neither in augmentation, nor in the final teachers, nor as a class."""
+        rng = np.random.default_rng(0)
+        noise = 10 * rng.normal(size=(200, X.shape[1]))
+        table, target = np.vstack([X, noise]), np.r_[y, 1e4 * rng.normal(size=200)]
+        weight = np.r_[np.ones(len(X)), np.zeros(200)]
+        options = {"augment": "column", "teacher_weight": 1.0}
+        with_noise = regressor(**options).fit(table, target, sample_weight=weight)
+        without = regressor(**options).fit(X, y, sample_weight=np.ones(len(X)))
+        np.testing.assert_allclose(with_noise.predict(X), without.predict(X))
+        np.testing.assert_allclose(
+            with_noise.teacher_.predict(X)["value"], without.teacher_.predict(X)["value"]
+        )
+        model = classifier().fit(iris, species, (species < 2).astype(float))
+        np.testing.assert_array_equal(model.classes_, [0, 1])
+        assert model.transform(iris).shape == (150, 2)
+
+    @pytest.mark.parametrize("augment", ["column", "neighbour"])
+    def test_ordinary_frames_can_be_augmented(self, augment):
+        """Whole-number names, nullable columns, booleans and text."""
+        learner = make_pipeline(
+            FunctionTransformer(numbers_only), HistGradientBoostingRegressor(max_iter=5)
+        )
+        options = {"teacher": learner, "student": learner, "augment": augment, "cv": 3}
+        plain = pd.DataFrame(X)
+        whole = pd.array(np.arange(len(X)) % 7, dtype="Int64")
+        whole[::9] = pd.NA
+        rich = pd.DataFrame(
+            {
+                "x": pd.array(X[:, 2], dtype="Float64"),
+                "n": whole,
+                "flag": pd.array(X[:, 0] > 0, dtype="boolean"),
+                "text": np.where(X[:, 1] > 0, "a", "b"),
+            }
+        )
+        counts = pl.Series([None if i % 9 == 0 else i % 7 for i in range(len(X))])
+        polars_frame = pl.DataFrame({"x": X[:, 2], "n": counts})
+        for frame in (plain, rich, polars_frame):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DistillationWarning)
+                model = regressor(**options, teacher_weight=1.0).fit(frame, y)
+            assert np.isfinite(model.predict(frame)).all()
+
+    def test_a_column_of_predictions_calibrates_like_a_row(self):
+        """Functions that return (n, 1) do not broadcast against y."""
+        flat = {"a": lambda X: X[:, 2] * 900 + 152, "b": lambda X: X[:, 8] * 900 + 152}
+        tall = {
+            "a": lambda X: X[:, [2]] * 900 + 152,
+            "b": lambda X: X[:, [8]] * 900 + 152,
+        }
+        rules = []
+        for teachers in (flat, tall):
+            ensemble = TeacherEnsemble(teachers, weights="fit", aggregator="inverse_variance")
+            calibrated = ensemble.calibrate(ensemble.cross_predict(X, y), y)
+            rules.append([*calibrated.rules["value"].variances, *calibrated.weights])
+        np.testing.assert_allclose(rules[0], rules[1])
+
+    def test_teacher_loss_is_held_out_for_learnt_weights_too(self):
+        """Two hundred functions of noise cannot beat the variance of the target."""
+        rng = np.random.default_rng(0)
+        table, target = rng.normal(size=(60, 3)), rng.normal(size=60)
+        noise = {
+            f"n{k}": lambda X, k=k: np.random.default_rng(k).normal(size=len(X)) for k in range(200)
+        }
+        model = regressor(teacher=TeacherEnsemble(noise, weights="fit"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DistillationWarning)
+            model.fit(table, target)
+        assert model.teacher_loss_ > 0.9 * target.var()
+
+    def test_a_learner_without_weights_can_have_further_rows(self):
+        """Nobody gave weights, so none are needed."""
+        model = regressor(student=KNeighborsRegressor(3), augment="column", teacher_weight=0.5)
+        assert model.fit(X, y).predict(X).shape == y.shape
+
+    def test_unlabelled_rows_are_checked(self):
+        """Another width, another kind, none at all."""
+        with pytest.raises(ValueError, match="features"):
+            regressor().fit(X, y, X_unlabelled=X[:, :3])
+        with pytest.raises(ValueError, match="0 sample"):
+            regressor().fit(X, y, X_unlabelled=X[:0])
+        with pytest.raises(InvalidInputError, match="X_unlabelled as the ndarray"):
+            regressor().fit(X, y, X_unlabelled=pd.DataFrame(X))
+
+    def test_a_report_on_targets_of_another_shape_is_refused(self):
+        """Nothing is broadcast, and NaN is no target."""
+        model = regressor().fit(X, y)
+        with pytest.raises(InvalidInputError, match="of 1 outputs"):
+            model.report(X, np.c_[y, y])
+        with pytest.raises(InvalidInputError, match="finite targets"):
+            model.report(X, np.where(y > 100, np.nan, y))
+
+    def test_two_folds_cannot_judge_and_a_worse_teacher_is_declined(self):
+        """A warning, and the smaller loss decides."""
+        with pytest.warns(DistillationWarning) as said:
+            worse = regressor(teacher=DummyRegressor(), student=Ridge(0.1), cv=2).fit(X, y)
+        assert ["3 folds" in str(entry.message) for entry in said] == [False, True]
+        assert worse.teacher_weight_ == 0.0
+        with pytest.warns(DistillationWarning, match="need at least 3 folds"):
+            better = regressor(cv=2).fit(X, y)
+        assert better.teacher_weight_ == 1.0
+
+    def test_harmonising_by_group_does_not_fit_a_student(self):
+        """Its predict has no groups."""
+        rule = Harmonised(Harmoniser("rank", per="group"))
+        with pytest.raises(InvalidInputError, match="needs groups to predict"):
+            regressor(teacher=TeacherEnsemble([Ridge()], aggregator=rule)).fit(X, y)
+
+    def test_xgboost_learns_text_labels(self):
+        """Its own classifier knows numbers only."""
+        xgboost = pytest.importorskip("xgboost", reason="xgboost is not installed")
+        student = xgboost.XGBClassifier(n_estimators=10, n_jobs=1)
+        names = np.array(["setosa", "versicolor", "virginica"])[species]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DistillationWarning)
+            assert classifier(student=student).fit(iris, names).score(iris, names) > 0.9
+
+    def test_pruning_keeps_what_was_learnt(self):
+        """Weights to be fitted stay so; variances follow their teachers."""
+        models = {"a": Ridge(1e-3), "b": Ridge(1.1e-3), "c": LinearRegression(positive=True)}
+        ensemble = TeacherEnsemble(models, weights="fit", aggregator="inverse_variance")
+        oof = ensemble.cross_predict(X, y)
+        kept, dropped = ensemble.calibrate(oof, y).prune(oof, y)
+        assert len(dropped) == 1
+        assert len(kept.rules["value"].variances) == 2
+        assert kept.fit(X, y).predict(X)["value"].shape == y.shape
+        assert ensemble.prune(oof, y)[0].fit_weights
+
+
+def numbers_only(frame):
+    """Turn any frame into numbers, text into lengths."""
+    if isinstance(frame, pl.DataFrame):
+        frame = frame.to_pandas()
+    columns = [
+        frame.iloc[:, k].astype(str).str.len()
+        if str(frame.dtypes.iloc[k]) in {"object", "str", "string"}
+        else frame.iloc[:, k].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        for k in range(frame.shape[1])
+    ]
+    return np.column_stack(columns)
