@@ -263,8 +263,11 @@ class Distilled(Conventions):
                 "Harmonise globally, or combine the teachers beforehand."
             )
             raise InvalidInputError(message)
-        ensemble: TeacherEnsemble = teacher.replace(n_jobs=self.n_jobs, progress=self.progress)
-        return ensemble
+        # What was set on the ensemble stays, unless it was set on the student.
+        changes: dict[str, Any] = {} if self.n_jobs is None else {"n_jobs": self.n_jobs}
+        if self.progress != "auto":
+            changes["progress"] = self.progress
+        return teacher.replace(**changes)
 
     # --- using --------------------------------------------------------------------------------
 
