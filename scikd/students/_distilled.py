@@ -141,16 +141,15 @@ class Distilled(Conventions):
         # The rule has learnt from the truth of all rows, its own included; each fold's has not.
         honest = self._honest_labels(experts, oof, X, labels) if nested else labels
         self._choose(judge, honest, groups, judged=bool(nested))
-        X_heard, weight_heard = take(X, heard), None
-        if teacher_weight is not None:
-            weight_heard = teacher_weight[heard]
-        self.teacher_ = calibrated.fit(X_heard, y[heard], weight_heard)
+        X_heard = take(X, heard)
+        weights = [None if w is None else w[heard] for w in (teacher_weight, student_weight)]
+        self.teacher_ = calibrated.fit(X_heard, y[heard], weights[0])
         rows_to_label = self._extra_rows(X_heard, X_unlabelled, [seed, len(folds)])
         labelled = tuple(
             (rows, self.teacher_.predict(rows)[oof.quantity].reshape(count_samples(rows), -1))
             for rows in rows_to_label
         )
-        lesson = Lesson(X, truth, labels, student_weight, labelled).without_zero_weight()
+        lesson = Lesson(X_heard, truth[heard], labels[heard], weights[1], labelled)
         self.student_ = self._learnt(student, lesson, self.teacher_weight_)
         self._settle_final(judge)
         self.oof_, self.labels_ = oof, labels
@@ -167,7 +166,7 @@ class Distilled(Conventions):
         self, experts: list[TeacherEnsemble], oof: OutOfFold, X: Any, labels: np.ndarray
     ) -> np.ndarray:
         """Return out-of-fold labels by rules that were calibrated without the row's fold."""
-        total = np.where(oof.covered[:, None], 0.0, np.nan) + np.zeros_like(labels)
+        total = np.where(oof.covered[:, None], np.zeros_like(labels), np.nan)
         for expert, (_, test) in zip(experts, oof.folds, strict=True):
             part = combined(expert, oof.members[:, test], take(X, test))
             total[test] += part / oof.counts[test, None]
