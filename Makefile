@@ -39,7 +39,7 @@ test-wheel: $(STAMP) ## Build the wheel, and run the fast tests against it away 
 		> "$$(build/wheel/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/packages.pth"
 	build/wheel/venv/bin/python -m pip install --quiet --no-deps --force-reinstall build/wheel/dist/*.whl
 	away=$$(mktemp -d) && trap 'rm -rf "$$away"' EXIT \
-		&& cp -r tests pyproject.toml "$$away" && cd "$$away" \
+		&& cp -r tests benchmarks pyproject.toml "$$away" && cd "$$away" \
 		&& "$(CURDIR)/build/wheel/venv/bin/python" -c "import pathlib, sys, scikd; \
 		print('testing', scikd.__file__); \
 		sys.exit(not pathlib.Path(scikd.__file__).is_relative_to(sys.prefix) and 'not the wheel')" \
