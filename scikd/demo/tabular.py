@@ -276,10 +276,19 @@ def _summary(contest: Contest) -> str:
     )
     verdict = "better than" if high < 0 else "worse than" if low > 0 else "not told apart from"
     speed = entries["consensus of eight"].milliseconds[-1] / ours.milliseconds[-1]
+    if contest.distilled.teacher_weight_ == 0.0:
+        finding = (
+            "On held-out rows the teachers did not help this student by more than the noise, so "
+            "they were kept out: it learnt from the truth alone"
+        )
+    else:
+        finding = (
+            f"The distilled student is {verdict} the student that learnt from the truth alone "
+            f"({gap:+.3g}, 95 % interval [{low:+.3g}, {high:+.3g}])"
+        )
     return (
-        f"The distilled student is {verdict} the student that learnt from the truth alone "
-        f"({gap:+.3g}, 95 % interval [{low:+.3g}, {high:+.3g}]), and {speed:,.0f} times faster "
-        f"than the consensus of its eight teachers at 10,000 rows."
+        f"{finding}. It is {speed:,.0f} times faster than the consensus of its eight teachers at "
+        "10,000 rows."
     )
 
 
