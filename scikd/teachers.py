@@ -369,9 +369,10 @@ def as_teacher(teacher: Any, name: str | None = None) -> Teacher:
     if isinstance(teacher, type):
         message = f"Expected an instance as a teacher; got the class {teacher.__name__}. Call it."
         raise InvalidInputError(message)
-    if hasattr(teacher, "predict") and (is_classifier(teacher) or is_regressor(teacher)):
-        return EstimatorTeacher(teacher, name)
-    if hasattr(teacher, "predict") and hasattr(teacher, "fit"):
+    # What has no fit (a wrapper of a served model) must say that it is an estimator.
+    if hasattr(teacher, "predict") and (
+        hasattr(teacher, "fit") or is_classifier(teacher) or is_regressor(teacher)
+    ):
         return EstimatorTeacher(teacher, name)
     if callable(teacher):
         return CallableTeacher(teacher, name)

@@ -99,7 +99,7 @@ class Distilled(Conventions):
 
     def _fit(
         self, X: Any, y: np.ndarray, weight: np.ndarray | None, groups: Any, X_unlabelled: Any
-    ) -> Any:
+    ) -> None:
         teacher_weight, student_weight, cv_groups = self._routed(weight, groups)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         truth, student, ensemble = self._truth(y), self._student(), self._ensemble()
@@ -153,7 +153,6 @@ class Distilled(Conventions):
         self.student_ = self._learnt(student, lesson, self.teacher_weight_)
         self._settle_final(judge)
         self.oof_, self.labels_ = oof, labels
-        return self
 
     def _learnt(self, student: Any, lesson: Lesson, teacher_weight: float) -> Any:
         """Teach one lesson. Weights that no user gave are dropped where a learner takes none."""
