@@ -48,8 +48,11 @@ class HalfList:
     def within(self, positions: np.ndarray, cutoff: float) -> HalfList:
         """Return the pairs that are not farther apart than a cutoff in Å."""
         vectors = self.vectors(positions)
-        keep = np.flatnonzero(np.einsum("pc,pc->p", vectors, vectors) < cutoff**2)
-        return HalfList(self.i[keep], self.j[keep], self.shifts[keep], self.offsets[keep])
+        return self.only(np.flatnonzero(np.einsum("pc,pc->p", vectors, vectors) < cutoff**2))
+
+    def only(self, which: np.ndarray) -> HalfList:
+        """Return the pairs of these numbers."""
+        return HalfList(self.i[which], self.j[which], self.shifts[which], self.offsets[which])
 
 
 def all_pairs(n_atoms: int) -> HalfList:
@@ -65,9 +68,9 @@ def complete_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
 
 
 def pairs_within(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
-) -> HalfList:
-    """Return the pairs of one structure that are closer than a cutoff.
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, *cutoffs: float
+) -> tuple[HalfList, ...]:
+    """Return the pairs of one structure that are closer than each of several cutoffs.
 
     Parameters
     ----------
@@ -77,20 +80,25 @@ def pairs_within(
         Rows are lattice vectors, in Å; those of directions that are not periodic are not used.
     pbc : numpy.ndarray of shape (3,)
         Which directions are periodic.
-    cutoff : float
-        In Å; may be larger than the cell.
+    *cutoffs : float
+        In Å; may be larger than the cell. There is one search, for the largest.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
         message = (
-            f"Expected finite positions; atom {atom} is at {positions[atom].tolist()} Å. In dynamics "
-            "this means that the run blew up: use a shorter time step, or start from a relaxed box."
+            f"Expected finite positions; atom {atom} is at {positions[atom].tolist()} Å. In "
+            "dynamics the run has blown up: use a shorter time step, or start from a relaxed box."
         )
         raise InvalidInputError(message)
     box = complete_box(cell, pbc)
+    largest = max(cutoffs)
     # One thread, sorted: the order of pairs, and with it every sum, is the same in each run.
-    search = vesin.NeighborList(cutoff=cutoff, full_list=False, sorted=True, n_threads=1)
-    i, j, shifts = search.compute(positions, box, pbc, "ijS")
-    shifts = shifts.astype(np.int32)
-    return HalfList(i.astype(np.int64), j.astype(np.int64), shifts, shifts @ box)
+    search = vesin.NeighborList(cutoff=largest, full_list=False, sorted=True, n_threads=1)
+    i, j, shifts, distances = search.compute(positions, box, pbc, "ijSd")
+    shifts = shifts.astype(np.int32, copy=False)
+    found = HalfList(i.astype(np.int64), j.astype(np.int64), shifts, shifts @ box)
+    return tuple(
+        found if cutoff == largest else found.only(np.flatnonzero(distances < cutoff))
+        for cutoff in cutoffs
+    )

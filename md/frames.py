@@ -476,7 +476,7 @@ def _problem(
             f"{cell.tolist()}: give a cell, or set pbc=False"
         )
     pairs = (
-        pairs_within(positions, cell, pbc, smallest)
+        pairs_within(positions, cell, pbc, smallest)[0]
         if pbc.any() or len(numbers) > FEW_ATOMS
         else all_pairs(len(numbers)).within(positions, smallest)
     )
@@ -520,7 +520,7 @@ def find_molecules(atoms: Atoms) -> np.ndarray:
     if not len(atoms):
         return np.zeros(0, dtype=np.int64)
     longest = BOND_FACTOR * 2 * max(radii.max(), 0.1)
-    pairs = pairs_within(atoms.positions, atoms.cell[:], atoms.pbc, longest)
+    (pairs,) = pairs_within(atoms.positions, atoms.cell[:], atoms.pbc, longest)
     distances = np.linalg.norm(pairs.vectors(atoms.positions), axis=1)
     reach = BOND_FACTOR * (radii[pairs.i] + radii[pairs.j])
     bonded = (distances < reach) & (radii[pairs.i] > 0) & (radii[pairs.j] > 0)

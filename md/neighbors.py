@@ -122,13 +122,12 @@ def _near_and_far(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, near: float, far: float
 ) -> tuple[HalfList, HalfList]:
     if pbc.any():
-        # One search; where the far list is needed, the near one is a part of it.
-        wide = pairs_within(positions, cell, pbc, max(near, far))
-        return wide.within(positions, near), wide.within(positions, far)
+        close, distant = pairs_within(positions, cell, pbc, near, far)
+        return close, distant
     every = all_pairs(len(positions))
     if len(positions) <= FEW_ATOMS:
         return every.within(positions, near), every
-    return pairs_within(positions, cell, pbc, near), every
+    return pairs_within(positions, cell, pbc, near)[0], every
 
 
 def find_neighbors(batch: AtomicBatch, near_cutoff: float, far_cutoff: float) -> Neighbors:
@@ -214,11 +213,11 @@ class VerletList:
     Notes
     -----
     Let F be the deformation that takes the lattice of the last search to the present one, and
-    :math:`u_i = x_i - x_i^0 F` what atom i has moved beside it. A pair of vector D now had the vector
-    :math:`D_0 = (D - u_j + u_i) F^{-1}`. So a pair within the cutoff r now is on the list if
-    :math:`(r + |u_i| + |u_j|) \\lVert F^{-1} \\rVert_2 \\le r + s`, s being the skin. That is what is
-    asked, of the two atoms that moved most, and for the larger cutoff where the lattice shrank.
-    A drift of all atoms together changes no pair, and is taken off the u first.
+    :math:`u_i = x_i - x_i^0 F` what atom i has moved beside it. A pair of vector D now had the
+    vector :math:`D_0 = (D - u_j + u_i) F^{-1}` then. So a pair within the cutoff r now is on the
+    list if :math:`(r + |u_i| + |u_j|) \lVert F^{-1} \rVert_2 \le r + s`, s being the skin. That is
+    what is asked of the two atoms that moved most, for both cutoffs. A drift of all atoms together
+    changes no pair, and is taken off the u first.
     """
 
     def __init__(self, near_cutoff: float, far_cutoff: float, skin: float = 1.0) -> None:
