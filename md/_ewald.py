@@ -57,7 +57,6 @@ def ewald_potentials(
     *,
     splitting: float,
     cutoff: float,
-    accuracy: float,
 ) -> Tensor:
     """Sum over reciprocal lattice vectors, for B periodic structures at once.
 
@@ -71,8 +70,6 @@ def ewald_potentials(
         Structure of each atom, ascending.
     splitting, cutoff : float
         ``g`` and the longest reciprocal vector, in 1/Å.
-    accuracy : float
-        Not used: the cutoff says it.
 
     Returns
     -------
@@ -206,13 +203,12 @@ def spme_potentials(
     batch: Tensor,
     *,
     splitting: float,
-    cutoff: float,
     accuracy: float,
 ) -> Tensor:
     """Sum on a mesh, for B periodic structures one after the other (smooth particle mesh Ewald).
 
-    The arguments are those of `ewald_potentials`; here the accuracy decides about the mesh, and
-    the cutoff is not used. The total force is not exactly zero, but of the size of the accuracy.
+    The arguments are those of `ewald_potentials`, but that the accuracy decides about the mesh
+    (see `mesh_shape`). The total force is not exactly zero, but of the size of the accuracy.
 
     Returns
     -------
@@ -220,7 +216,7 @@ def spme_potentials(
         Potentials in e/Å.
     """
     counts = torch.bincount(batch, minlength=len(cell)).tolist()
-    parts = zip(positions.split(counts), charges.split(counts), cell, strict=True)
+    parts = zip(torch.split(positions, counts), torch.split(charges, counts), cell, strict=True)
     found = [_spme(x, q, lattice, splitting, accuracy) for x, q, lattice in parts]
     volume = torch.linalg.det(cell).abs()
     return torch.cat(found) + _own_and_background(charges, volume, batch, splitting)

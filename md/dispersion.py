@@ -98,11 +98,6 @@ class D3CSO:
         """Distance in Å from which on the energy fades out."""
         return self.cutoff - _SWITCH_WIDTH if self.smooth else self.cutoff
 
-    def _full(self, distances: Tensor, c6: Tensor, radii: Tensor) -> Tensor:
-        """Return the energy without any cutoff."""
-        near = torch.sigmoid(_A3 * radii - distances)
-        return -c6 / (distances**6 + _A4**6) * (_A1 + _A2 * near)
-
     def pair_energy(self, distances: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Return the energy in eV of pairs of atoms.
 
@@ -118,10 +113,10 @@ class D3CSO:
         InvalidInputError
             If an element has no coefficients.
         """
-        root, radii = self._coefficients(distances)
+        root, radii = _coefficients(self.ionic, distances)
         self._check(torch.cat([first.reshape(-1), second.reshape(-1)]), radii)
         c6 = root[first] * root[second]
-        energies = self._full(distances, c6, 0.5 * (radii[first] + radii[second]))
+        energies = _full(distances, c6, 0.5 * (radii[first] + radii[second]))
         if self.smooth:
             return energies * switch(distances, self.switch_start, self.cutoff)
         return torch.where(distances < self.cutoff, energies + c6 / self.cutoff**6, 0.0)
@@ -166,7 +161,7 @@ class D3CSO:
         InvalidInputError
             If an element has no coefficients.
         """
-        self._check(numbers, self._coefficients(positions)[1])
+        self._check(numbers, _coefficients(self.ionic, positions)[1])
         i, j = index[0], index[1]
         distances = torch.linalg.vector_norm(vectors, dim=-1)
         half = 0.5 * self.pair_energy(distances, numbers[i], numbers[j])
@@ -198,11 +193,6 @@ class D3CSO:
         """
         return _tail_integrals(self).copy()
 
-    def _coefficients(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the roots of C6 and the radii by atomic number, NaN where there are none."""
-        table = torch.as_tensor(_table(self.ionic), dtype=like.dtype, device=like.device)
-        return table[:, 0], table[:, 1]
-
     @staticmethod
     def _check(numbers: Tensor, radii: Tensor) -> None:
         missing = torch.isnan(radii[numbers])
@@ -213,6 +203,18 @@ class D3CSO:
                 f"{', '.join(symbols)}. Use D3BJ, which knows every element, or no dispersion."
             )
             raise InvalidInputError(message)
+
+
+def _full(distances: Tensor, c6: Tensor, radii: Tensor) -> Tensor:
+    """Return the energy of pairs without any cutoff."""
+    near = torch.sigmoid(_A3 * radii - distances)
+    return -c6 / (distances**6 + _A4**6) * (_A1 + _A2 * near)
+
+
+def _coefficients(ionic: bool, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the roots of C6 and the radii by atomic number, NaN where there are none."""
+    table = torch.as_tensor(_table(ionic), dtype=like.dtype, device=like.device)
+    return table[:, 0], table[:, 1]
 
 
 @lru_cache
@@ -232,16 +234,16 @@ def _tail_integrals(settings: D3CSO) -> np.ndarray:
     """Integrate what is missing: over the switch, and from the cutoff to infinity in 1/r."""
     nodes, weights = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(200))
     unit, weights = 0.5 * (nodes + 1.0), 0.5 * weights
-    root, radii = settings._coefficients(unit)
+    root, radii = _coefficients(settings.ionic, unit)
     c6 = (root[:, None] * root)[..., None]
     mean = 0.5 * (radii[:, None] + radii)[..., None]
     cutoff, start = settings.cutoff, settings.switch_start
 
     far = cutoff / unit
-    integrals = (settings._full(far, c6, mean) * far**4 / cutoff * weights).sum(-1)
+    integrals = (_full(far, c6, mean) * far**4 / cutoff * weights).sum(-1)
     if settings.smooth:
         near = start + (cutoff - start) * unit
-        missing = settings._full(near, c6, mean) * (1.0 - switch(near, start, cutoff))
+        missing = _full(near, c6, mean) * (1.0 - switch(near, start, cutoff))
         integrals += (missing * near**2 * weights).sum(-1) * (cutoff - start)
     return np.nan_to_num((2 * math.pi * integrals).numpy())
 
@@ -334,7 +336,8 @@ class D3BJ:
             model.set_realspace_cutoff(reach, reach, min(reach, 40.0), width, width)
             return model.get_dispersion(damping, grad=True)
 
-        energies = _D3Energies.apply(positions, cell, numbers, pbc, batch, evaluate)
+        function: Any = _D3Energies.apply
+        energies = function(positions, cell, numbers, pbc, batch, evaluate)
         counts = torch.bincount(batch, minlength=len(cell))
         shared: Tensor = (energies / counts)[batch]
         return shared
@@ -352,7 +355,7 @@ class _D3Energies(torch.autograd.Function):
         pbc: Tensor,
         batch: Tensor,
         evaluate: Any,
-    ) -> Tensor:  # type: ignore[override]
+    ) -> Tensor:
         energies = np.empty(len(cell))
         by_position = np.empty((len(numbers), 3))
         by_cell = np.zeros((len(cell), 3, 3))
@@ -379,7 +382,7 @@ class _D3Energies(torch.autograd.Function):
         return torch.as_tensor(energies).to(positions)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> Any:
         by_position, by_cell, batch = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
             raise InvalidInputError(

@@ -259,17 +259,17 @@ class Electrostatics:
         self, positions: Tensor, charges: Tensor, cell: Tensor, periodic: Tensor, batch: Tensor
     ) -> Tensor:
         """Return the potential in V that is not in the pairs, (N,), 0 in structures without."""
-        method = ewald_potentials if self.reciprocal == "ewald" else spme_potentials
         atoms = torch.nonzero(periodic[batch]).flatten()
         structure = torch.cumsum(periodic, 0) - 1
-        found = method(
+        where = (
             positions[atoms].double(),
             charges[atoms].double(),
             cell[periodic].double(),
             structure[batch[atoms]],
-            splitting=self.g,
-            cutoff=self.reciprocal_cutoff,
-            accuracy=self.accuracy,
         )
+        if self.reciprocal == "ewald":
+            found = ewald_potentials(*where, splitting=self.g, cutoff=self.reciprocal_cutoff)
+        else:
+            found = spme_potentials(*where, splitting=self.g, accuracy=self.accuracy)
         zero = torch.zeros(len(charges), dtype=found.dtype, device=found.device)
         return self.constant * zero.index_add(0, atoms, found)
