@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import vesin
+from ase.data import covalent_radii
 from ase.geometry import complete_cell
 
 from scikd.exceptions import InvalidInputError
 
-__all__ = ["HalfList", "all_pairs", "complete_box", "pairs_within"]
+__all__ = ["HalfList", "all_pairs", "bonds", "complete_box", "pairs_within"]
+
+BOND_FACTOR = 1.25  # of the sum of covalent radii
+IONS = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56)  # alkali and alkaline-earth metals
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,28 @@ def pairs_within(
         )
         raise InvalidInputError(message)
     box = complete_box(cell, pbc)
-    largest = max(cutoffs)
+    widest = max(cutoffs)
+    if np.all(pbc) and len(positions):
+        # A search makes cells as wide as the cutoff; far more cells than atoms are a waste.
+        widest = max(widest, (abs(np.linalg.det(box)) / len(positions)) ** (1 / 3))
     # One thread, sorted: the order of pairs, and with it every sum, is the same in each run.
-    search = vesin.NeighborList(cutoff=largest, full_list=False, sorted=True, n_threads=1)
+    search = vesin.NeighborList(cutoff=widest, full_list=False, sorted=True, n_threads=1)
     i, j, shifts, distances = search.compute(positions, box, pbc, "ijSd")
     shifts = shifts.astype(np.int32, copy=False)
     found = HalfList(i.astype(np.int64), j.astype(np.int64), shifts, shifts @ box)
     return tuple(
-        found if cutoff == largest else found.only(np.flatnonzero(distances < cutoff))
+        found if cutoff == widest else found.only(np.flatnonzero(distances < cutoff))
         for cutoff in cutoffs
     )
+
+
+def bonds(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+) -> HalfList:
+    """Return the pairs closer than 1.25 times the sum of covalent radii; alkalis have no bonds."""
+    radii = np.where(np.isin(numbers, IONS), np.nan, covalent_radii[numbers])
+    if np.isnan(radii).all():
+        return all_pairs(0)
+    (pairs,) = pairs_within(positions, cell, pbc, BOND_FACTOR * 2 * np.nanmax(radii))
+    distances = np.linalg.norm(pairs.vectors(positions), axis=1)
+    return pairs.only(distances < BOND_FACTOR * (radii[pairs.i] + radii[pairs.j]))

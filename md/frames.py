@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -22,7 +22,8 @@ from torch_geometric.data import Batch, Data
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import HalfList, all_pairs, pairs_within
+from ._half_list import HalfList, all_pairs, bonds, pairs_within
+from ._labels import LABELS, PER_ATOM, labels_of, molecules_of, require_keys, total_charge_of
 
 __all__ = [
     "LARGEST_NUMBER",
@@ -37,18 +38,10 @@ __all__ = [
 
 LARGEST_NUMBER = 86  # radon: what the network's table of elements ends with
 
-BOND_FACTOR = 1.25  # of the sum of covalent radii; Li+ and its solvent stay apart
-IONS = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56)  # alkali and alkaline-earth metals
 SMALLEST_DISTANCE = 0.3  # Å
 SINGULAR = 1e-6  # of the volume that vectors of this length would span at right angles
 FEW_ATOMS = 300  # below, all distances are computed sooner than a neighbour list
 MOST_SHOWN = 10  # faulty structures in one message
-
-PER_ATOM = ("positions", "numbers", "molecules", "forces", "charges")
-PER_STRUCTURE = ("cell", "pbc", "total_charge", "energy", "stress", "dipole")
-LABELS = {"energy": (), "forces": (3,), "stress": (6,), "charges": (), "dipole": (3,)}
-MOLECULE_ARRAYS = ("molecules", "molID", "mol_id")
-CHARGE_ENTRIES = ("total_charge", "charge")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,74 +243,6 @@ def select(batch: AtomicBatch, indices: Sequence[int] | torch.Tensor | np.ndarra
     return AtomicBatch(batch=structure, **taken)
 
 
-def _in_calculator(atoms: Atoms) -> dict[str, Any]:
-    """Return the results that a calculator holds for these very positions."""
-    calculator = atoms.calc
-    results = getattr(calculator, "results", None)
-    if not results:
-        return {}
-    before = getattr(calculator, "atoms", None)
-    # Compared by hand: ASE's check_state takes as long as all the rest.
-    same = before is not None and (
-        len(before) == len(atoms)
-        and np.array_equal(before.positions, atoms.positions)
-        and np.array_equal(before.numbers, atoms.numbers)
-        and np.array_equal(before.cell[:], atoms.cell[:])
-        and np.array_equal(before.pbc, atoms.pbc)
-    )
-    return {k: v for k, v in results.items() if v is not None} if same else {}
-
-
-def _shaped(value: Any, name: str, shape: tuple[int, ...], where: str) -> np.ndarray:
-    array = np.asarray(value, dtype=np.float64)
-    if name == "stress" and array.size == 9:
-        array = full_3x3_to_voigt_6_stress(array.reshape(3, 3))
-    if array.shape != shape:
-        message = f"Expected {name} of shape {shape} in {where}; got {array.shape}."
-        raise InvalidInputError(message)
-    return array
-
-
-def _find(atoms: Atoms, results: dict[str, Any], name: str, key: str | None) -> Any:
-    for place in (atoms.info, atoms.arrays) if key else (results, atoms.info, atoms.arrays):
-        value = place.get(key or name)
-        if value is not None:
-            return value
-    return results.get(key) if key else None
-
-
-def _labels_of(atoms: Atoms, keys: dict[str, str | None], where: str) -> dict[str, np.ndarray]:
-    """Return the labels of one structure that are there."""
-    results = _in_calculator(atoms)
-    found = {}
-    for name, shape in LABELS.items():
-        value = _find(atoms, results, name, keys.get(name))
-        if value is not None:
-            full = (len(atoms), *shape) if name in PER_ATOM else shape
-            found[name] = _shaped(value, name, full, where)
-    virial = None if "stress" in found else _find(atoms, results, "virial", keys.get("virial"))
-    if virial is not None and atoms.cell.rank == 3:
-        stress = -np.asarray(virial, dtype=np.float64) / atoms.cell.volume
-        found["stress"] = _shaped(stress, "stress", (6,), where)
-    return found
-
-
-def _total_charge(atoms: Atoms, key: str | None) -> float:
-    for name in (key,) if key else CHARGE_ENTRIES:
-        if name in atoms.info:
-            return float(atoms.info[name])
-    # As ASE's calculators do; what is left of the sum after rounding is not a charge.
-    charges = atoms.arrays.get("initial_charges")
-    return 0.0 if charges is None else float(np.round(charges.sum(), 6))
-
-
-def _molecules(atoms: Atoms, key: str | None) -> np.ndarray:
-    for name in (key,) if key else MOLECULE_ARRAYS:
-        if name in atoms.arrays:
-            return np.asarray(atoms.arrays[name], dtype=np.int64)
-    return np.full(len(atoms), -1)
-
-
 def from_ase(
     atoms: Atoms | Sequence[Atoms],
     *,
@@ -356,7 +281,8 @@ def from_ase(
     Raises
     ------
     InvalidInputError
-        If a label has a wrong shape, or `check_geometry` finds fault.
+        If a label has a wrong shape, no structure has a key that is asked for, or `check_geometry`
+        finds fault.
     """
     frames = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     if not frames:
@@ -370,12 +296,17 @@ def from_ase(
         "charges": charges_key,
         "dipole": dipole_key,
     }
-    found = [_labels_of(frame, keys, f"structure {k}") for k, frame in enumerate(frames)]
+    require_keys(frames, keys | {"total_charge": total_charge_key, "molecules": molecules_key})
+    found = [labels_of(frame, keys, f"structure {k}") for k, frame in enumerate(frames)]
+    for frame, labels in zip(frames, found, strict=True):
+        virial = labels.pop("virial", None)
+        if virial is not None and frame.cell.rank == 3:
+            labels["stress"] = full_3x3_to_voigt_6_stress(-virial / frame.cell.volume)
     counts = np.array([len(frame) for frame in frames])
     arrays = {
         "positions": np.concatenate([frame.positions for frame in frames]),
         "cell": np.stack([frame.cell[:] for frame in frames]),
-        "total_charge": np.array([_total_charge(frame, total_charge_key) for frame in frames]),
+        "total_charge": np.array([total_charge_of(frame, total_charge_key) for frame in frames]),
     }
     for name in {name for labels in found for name in labels}:
         rows = [(n, *LABELS[name]) if name in PER_ATOM else LABELS[name] for n in counts]
@@ -388,7 +319,9 @@ def from_ase(
         numbers=torch.from_numpy(np.concatenate([f.numbers for f in frames]).astype(np.int64)),
         batch=torch.from_numpy(np.repeat(np.arange(len(frames)), counts)),
         pbc=torch.from_numpy(np.stack([frame.pbc for frame in frames])),
-        molecules=torch.from_numpy(np.concatenate([_molecules(f, molecules_key) for f in frames])),
+        molecules=torch.from_numpy(
+            np.concatenate([molecules_of(f, molecules_key) for f in frames])
+        ),
         **{name: torch.from_numpy(value).to(dtype) for name, value in arrays.items()},
     )
     if check:
@@ -516,16 +449,9 @@ def find_molecules(atoms: Atoms) -> np.ndarray:
     numpy.ndarray of shape (n_atoms,)
         The molecule of each atom, int64, counted from 0 in the order of first atoms.
     """
-    radii = np.where(np.isin(atoms.numbers, IONS), 0.0, covalent_radii[atoms.numbers])
-    if not len(atoms):
-        return np.zeros(0, dtype=np.int64)
-    longest = BOND_FACTOR * 2 * max(radii.max(), 0.1)
-    (pairs,) = pairs_within(atoms.positions, atoms.cell[:], atoms.pbc, longest)
-    distances = np.linalg.norm(pairs.vectors(atoms.positions), axis=1)
-    reach = BOND_FACTOR * (radii[pairs.i] + radii[pairs.j])
-    bonded = (distances < reach) & (radii[pairs.i] > 0) & (radii[pairs.j] > 0)
-    links = (np.ones(bonded.sum()), (pairs.i[bonded], pairs.j[bonded]))
-    graph = coo_array(links, shape=(len(atoms), len(atoms)))
+    n = len(atoms)
+    bonded = bonds(atoms.numbers, atoms.positions, atoms.cell[:], atoms.pbc)
+    graph = coo_array((np.ones(len(bonded)), (bonded.i, bonded.j)), shape=(n, n))
     _, labels = connected_components(graph, directed=False)
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
