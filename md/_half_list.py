@@ -16,7 +16,7 @@ from ase.geometry import complete_cell
 
 from scikd.exceptions import InvalidInputError
 
-__all__ = ["HalfList", "all_pairs", "bonds", "complete_box", "pairs_within"]
+__all__ = ["HalfList", "all_pairs", "bonds", "complete_box", "pairs_within", "require_finite"]
 
 BOND_FACTOR = 1.25  # of the sum of covalent radii
 IONS = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56)  # alkali and alkaline-earth metals
@@ -65,6 +65,17 @@ def all_pairs(n_atoms: int) -> HalfList:
     return HalfList(i, j, np.zeros((len(i), 3), np.int32), np.zeros((len(i), 3)))
 
 
+def require_finite(positions: np.ndarray) -> None:
+    """Raise an error that names the first atom whose position is not a number."""
+    if not np.isfinite(positions).all():
+        atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        message = (
+            f"Expected finite positions; atom {atom} is at {positions[atom].tolist()} Å. In "
+            "dynamics the run has blown up: use a shorter time step, or start from a relaxed box."
+        )
+        raise InvalidInputError(message)
+
+
 def complete_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """Replace lattice vectors that are not periodic, so that the three span space."""
     periodic = np.asarray(pbc, dtype=bool)[:, None]
@@ -88,13 +99,7 @@ def pairs_within(
         In Å; may be larger than the cell. There is one search, for the largest.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64)
-    if not np.isfinite(positions).all():
-        atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        message = (
-            f"Expected finite positions; atom {atom} is at {positions[atom].tolist()} Å. In "
-            "dynamics the run has blown up: use a shorter time step, or start from a relaxed box."
-        )
-        raise InvalidInputError(message)
+    require_finite(positions)
     box = complete_box(cell, pbc)
     widest = max(cutoffs)
     if np.all(pbc) and len(positions):

@@ -14,7 +14,7 @@ import torch
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import HalfList, all_pairs, complete_box, pairs_within
+from ._half_list import HalfList, all_pairs, complete_box, pairs_within, require_finite
 from .frames import AtomicBatch
 
 __all__ = ["Neighbors", "Pairs", "VerletList", "collate_neighbors", "find_neighbors"]
@@ -124,6 +124,7 @@ def _near_and_far(
     if pbc.any():
         close, distant = pairs_within(positions, cell, pbc, near, far)
         return close, distant
+    require_finite(positions)
     every = all_pairs(len(positions))
     if len(positions) <= FEW_ATOMS:
         return every.within(positions, near), every
