@@ -1,0 +1,361 @@
+"""One dataclass = a YAML file = the flags of a command = a call from Python.
+
+A field is written once: its type says what is accepted, and its entry in the ``Parameters`` section
+of the class docstring is the help text of its flag. A field that is itself a dataclass is a nested
+mapping in YAML, and flags with a dot (``--model.dim``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from scikd._atomic import atomic_write_bytes
+from scikd._extras import require
+from scikd.exceptions import InvalidInputError, StorageError
+
+__all__ = ["command_for", "dump_options", "load_options", "plain_options"]
+
+Options = TypeVar("Options")
+
+FILE = "options_file"
+# "name : type" at the margin, and the indented lines below it.
+ENTRY = re.compile(r"^(\w+(?:, \w+)*) : .*\n((?:[ ]+\S.*\n?|\n(?=[ ]))+)", re.MULTILINE)
+NOTHING = ("none", "null", "~", "")  # spellings of None, where None is allowed
+
+
+def load_options(
+    cls: type[Options],
+    path: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Options:
+    """Make a dataclass from a YAML file, from values, or from both.
+
+    Parameters
+    ----------
+    cls : type
+        The dataclass.
+    path : str or pathlib.Path or None, default=None
+        A YAML file that maps names of fields to values; None takes the defaults.
+    overrides : mapping of str to object, default=None
+        Values that win over those of the file. A name with a dot reaches into a nested dataclass.
+        Text is converted to the type of the field, as on a command line.
+
+    Returns
+    -------
+    object
+        An instance of ``cls``.
+
+    Raises
+    ------
+    InvalidInputError
+        If names are unknown or values of the wrong type; the message lists all of them.
+    StorageError
+        If the file cannot be read.
+    """
+    given = _read_yaml(Path(path)) if path is not None else {}
+    for name, value in (overrides or {}).items():
+        *outer, last = name.split(".")
+        place = given
+        for part in outer:
+            inner = place.get(part)
+            place[part] = place = dict(inner) if isinstance(inner, Mapping) else {}
+        place[last] = value
+    problems: list[str] = []
+    options = _build(cls, given, "", problems)
+    if problems:
+        where = "" if path is None else f" in {path}"
+        message = f"Expected options of {cls.__name__}{where}; but " + "; ".join(problems) + "."
+        raise InvalidInputError(message)
+    return options
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as values that YAML and JSON know, nested ones as mappings.
+
+    Parameters
+    ----------
+    options : object
+        Instance of a dataclass.
+
+    Returns
+    -------
+    dict of str to object
+        From which `load_options` makes an equal instance.
+    """
+    return {field.name: _plain(getattr(options, field.name)) for field in fields(options)}
+
+
+def dump_options(options: Any, path: str | Path | None = None) -> str:
+    """Write a dataclass as YAML that `load_options` reads back.
+
+    Parameters
+    ----------
+    options : object
+        Instance of a dataclass.
+    path : str or pathlib.Path or None, default=None
+        File to write, as a whole or not at all.
+
+    Returns
+    -------
+    str
+        The YAML.
+    """
+    yaml = require("yaml", extra="md", feature="A file of options")
+    text: str = yaml.safe_dump(plain_options(options), sort_keys=False, default_flow_style=None)
+    if path is not None:
+        atomic_write_bytes(path, text.encode("utf-8"))
+    return text
+
+
+def command_for(cls: type[Any], run: Callable[[Any], None], *, file: bool = True) -> Any:
+    """Return a function that Typer turns into a command with one flag for each field.
+
+    Parameters
+    ----------
+    cls : type
+        The dataclass.
+    run : callable
+        Gets the instance. Its docstring is the help of the command.
+    file : bool, default=True
+        Whether the command takes a YAML file as its argument.
+
+    Returns
+    -------
+    callable
+        For ``typer.Typer.command``.
+    """
+    typer = require("typer", extra="md", feature="The command line")
+    flags = dict(_flags(cls, "", typer))
+    kinds = {name: kind for name, (_, kind) in flags.items()}
+    if file:
+        help_text = "YAML file of options; flags win over it."
+        argument = typer.Argument(help=help_text, metavar="FILE", show_default=False)
+        kinds = {FILE: Annotated[Path | None, argument], **kinds}
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in kinds.items()
+    ]
+
+    def command(**values: Any) -> None:
+        path = values.pop(FILE, None)
+        # An empty list is a flag that was not given.
+        given = {flags[key][0]: v for key, v in values.items() if v is not None and v != []}
+        run(load_options(cls, path, given))
+
+    command.__doc__ = run.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = kinds
+    return command
+
+
+def _flags(cls: type[Any], prefix: str, typer: Any) -> Iterator[tuple[str, tuple[str, Any]]]:
+    """Yield the parameter of a command for each field: its name, the field's, and its type."""
+    hints, helps = typing.get_type_hints(cls), _helps(cls)
+    for field in fields(cls):
+        kind, name = hints[field.name], prefix + field.name
+        if is_dataclass(kind):
+            yield from _flags(kind, f"{name}.", typer)  # type: ignore[arg-type]
+            continue
+        flag, default = name.replace("_", "-"), _default(field)
+        spelled = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+        several = get_origin(kind) in (tuple, list)
+        option = typer.Option(
+            spelled,
+            help=f"{helps.get(field.name, '')} {_default_text(default)}".strip(),
+            show_default=False,
+            metavar=None if kind is bool else _metavar(kind),
+        )
+        # Text, so that a flag and a line of YAML are converted, and refused, in the same way.
+        annotation: Any = list[str] if several else bool if kind is bool else str
+        yield name.replace(".", "__"), (name, Annotated[annotation | None, option])
+
+
+def _helps(cls: type[Any]) -> dict[str, str]:
+    """Return what the class docstring says of each parameter, or the metadata of the field."""
+    found = dict(ENTRY.findall(inspect.cleandoc(cls.__doc__ or "")))
+    helps = {}
+    for names, text in found.items():
+        # Backquotes are for the documentation.
+        plain = " ".join(text.replace("`", "").split())
+        for name in names.split(","):
+            helps[name.strip()] = plain
+    given = {f.name: f.metadata["help"] for f in fields(cls) if "help" in f.metadata}
+    return helps | given
+
+
+def _default_text(default: Any) -> str:
+    if default is MISSING:
+        return "[required]"
+    if default is None or default == ():
+        return ""
+    return f"[default: {' '.join(map(str, default)) if isinstance(default, tuple) else default}]"
+
+
+def _metavar(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return "|".join(_metavar(argument) for argument in arguments)
+    if origin is Literal:
+        return "|".join(map(str, arguments))
+    if origin in (tuple, list):
+        return _metavar(arguments[0])
+    names = {int: "INTEGER", float: "NUMBER", Path: "PATH", type(None): "none"}
+    return names.get(kind, "TEXT")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    yaml = require("yaml", extra="md", feature="A file of options")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"Could not read the options in {path}: {error.strerror}. Check the path."
+        raise StorageError(message) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        message = f"{path} is no YAML: {error}"
+        raise InvalidInputError(message) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        message = f"Expected that {path} maps names to values, as in 'epochs: 100'."
+        raise InvalidInputError(message)
+    return content
+
+
+def _build(cls: type[Any], given: Any, prefix: str, problems: list[str]) -> Any:
+    """Return an instance, or None and add to the problems."""
+    if not isinstance(given, Mapping):
+        problems.append(f"{prefix.rstrip('.')} is {given!r}, expected names and values")
+        return None
+    hints = typing.get_type_hints(cls)
+    known = {field.name: field for field in fields(cls) if field.init}
+    before = len(problems)
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f", did you mean {prefix}{close[0]}" if close else ""
+            problems.append(f"{prefix}{name} is no option{hint}")
+        elif is_dataclass(hints[name]):
+            values[name] = _build(hints[name], value, f"{prefix}{name}.", problems)
+        else:
+            try:
+                values[name] = _coerce(value, hints[name])
+            except ValueError:
+                wanted = _spell(hints[name])
+                problems.append(f"{prefix}{name} is {value!r}, expected {wanted}")
+    problems += [
+        f"{prefix}{field.name} is missing, expected {_spell(hints[field.name])}"
+        for field in known.values()
+        if field.name not in given and _default(field) is MISSING
+    ]
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except InvalidInputError as error:
+        problems.append(str(error).rstrip("."))
+        return None
+
+
+def _default(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _coerce(value: Any, kind: Any) -> Any:
+    """Return the value as this type, from YAML or from text, or raise ValueError."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _coerce_union(value, arguments)
+    if origin is Literal:
+        return _one_of(value, arguments)
+    if origin in (tuple, list):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if origin is tuple and arguments[-1] is not Ellipsis:
+            if len(items) != len(arguments):
+                raise ValueError
+            return tuple(_coerce(item, k) for item, k in zip(items, arguments, strict=True))
+        return origin(_coerce(item, arguments[0]) for item in items)
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError
+        return {_coerce(k, arguments[0]): _coerce(v, arguments[1]) for k, v in value.items()}
+    return _coerce_scalar(value, kind)
+
+
+def _coerce_union(value: Any, kinds: tuple[Any, ...]) -> Any:
+    if type(None) in kinds and (value is None or str(value).lower() in NOTHING):
+        return None
+    for kind in kinds:
+        if type(value) is kind:
+            return value
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _coerce(value, kind)
+            except ValueError:
+                continue
+    raise ValueError
+
+
+def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
+    for choice in choices:
+        if value == choice or (isinstance(value, str) and value == str(choice)):
+            return choice
+    raise ValueError
+
+
+def _coerce_scalar(value: Any, kind: Any) -> Any:
+    if kind is Any:
+        return value
+    if kind is bool:
+        known = {"true": True, "false": False}
+        if not isinstance(value, bool) and str(value).lower() not in known:
+            raise ValueError
+        return value if isinstance(value, bool) else known[str(value).lower()]
+    if kind in (str, Path):
+        if not isinstance(value, (str, Path)):
+            raise ValueError
+        return kind(value)
+    if kind is int and type(value) is int:
+        return value  # however large
+    if type(value) not in (int, float, str):
+        raise ValueError
+    number = float(value)  # also of text: to YAML 1e-3 is text
+    if math.isnan(number) or (kind is int and not number.is_integer()):
+        raise ValueError
+    return number if kind is float else int(number)
+
+
+def _spell(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is type(None):
+        return "none"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(argument) for argument in arguments)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in arguments)
+    if origin in (tuple, list):
+        return f"a list of {_spell(arguments[0])}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return names.get(kind, "a path" if kind is Path else str(kind))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return plain_options(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,218 @@
+"""Structures for training: read once, their pairs found once, cut into batches at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scikd._progress import Progress, track
+from scikd.exceptions import InvalidInputError
+
+from .frames import AtomicBatch, collate, from_ase, select
+from .neighbors import Neighbors, Pairs
+
+__all__ = ["FrameSet", "as_batch", "plan_batches", "split"]
+
+AT_ONCE = 64  # structures in one search for pairs, and between two steps of its progress bar
+SHUFFLE, SPLIT = 1, 2  # streams of random numbers of one seed
+
+
+class FrameSet:
+    """Structures with their pair lists, on the device and in the precision of the training.
+
+    Parameters
+    ----------
+    batch : AtomicBatch
+        The structures.
+    find : callable
+        Finds the pairs of a batch, as `ForceField.neighbors` does.
+    device : torch.device
+        Where the batches are wanted.
+    dtype : torch.dtype
+        Of everything but the energies, which stay in double precision: they are large, and what is
+        learnt is small differences.
+    progress : {"auto", True, False}, default="auto"
+        See `scikd._progress.track`.
+    """
+
+    def __init__(
+        self,
+        batch: AtomicBatch,
+        find: Callable[[AtomicBatch], Neighbors],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Progress = "auto",
+    ) -> None:
+        energy = None if batch.energy is None else batch.energy.double().to(device)
+        self.batch = replace(batch.to(device=device, dtype=dtype), energy=energy)
+        self.counts = batch.counts.cpu().numpy()
+        chunks = [
+            np.arange(start, min(start + AT_ONCE, batch.n_structures))
+            for start in range(0, batch.n_structures, AT_ONCE)
+        ]
+        parts = [
+            find(select(batch, chunk))
+            for chunk in track(
+                chunks, total=len(chunks), description="pairs of atoms", progress=progress
+            )
+        ]
+        self._near, self._far = (
+            _PairStore([getattr(part, which) for part in parts], chunks, batch, device, dtype)
+            for which in ("near", "far")
+        )
+
+    def __len__(self) -> int:
+        return self.batch.n_structures
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that structures and pairs take."""
+        tensors = [*self.batch.tensors().values(), *self._near.tensors, *self._far.tensors]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def take(self, indices: np.ndarray) -> tuple[AtomicBatch, Neighbors]:
+        """Return a batch of these structures, in this order, and its pairs."""
+        chosen = torch.as_tensor(indices, device=self.batch.positions.device)
+        batch = select(self.batch, chosen)
+        counts = batch.counts
+        first = counts.cumsum(0) - counts
+        return batch, Neighbors(self._near.take(chosen, first), self._far.take(chosen, first))
+
+
+class _PairStore:
+    """Pairs of all structures end to end, with atoms counted from the first of their structure."""
+
+    def __init__(
+        self,
+        parts: Sequence[Pairs],
+        chunks: Sequence[np.ndarray],
+        batch: AtomicBatch,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        counts = batch.counts
+        first = counts.cumsum(0) - counts
+        index, sizes = [], []
+        for part, chunk in zip(parts, chunks, strict=True):
+            begin = first[chunk] - first[chunk[0]]
+            index.append((part.index - begin[part.structure]).to(torch.int32))
+            sizes.append(torch.bincount(part.structure, minlength=len(chunk)))
+        self.sizes = torch.cat(sizes).to(device)
+        self.starts = self.sizes.cumsum(0) - self.sizes
+        self.index = torch.cat(index, dim=1).to(device)
+        shifts = torch.cat([part.shifts for part in parts])
+        # In free space all shifts are zero, and none is kept.
+        self.shifts = shifts.to(device=device, dtype=dtype) if bool(shifts.any()) else None
+        self.dtype = dtype
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.index, *([] if self.shifts is None else [self.shifts])]
+
+    def take(self, chosen: torch.Tensor, first_atoms: torch.Tensor) -> Pairs:
+        sizes = self.sizes[chosen]
+        ends = sizes.cumsum(0)
+        numbers = torch.arange(len(chosen), device=chosen.device)
+        structure = torch.repeat_interleave(numbers, sizes)
+        # Pair k of a chosen structure stands k places after the structure's first pair.
+        places = torch.arange(len(structure), device=chosen.device)
+        places += (self.starts[chosen] - ends + sizes)[structure]
+        index = self.index[:, places] + first_atoms[structure]
+        if self.shifts is None:
+            shifts = torch.zeros(len(places), 3, dtype=self.dtype, device=chosen.device)
+        else:
+            shifts = self.shifts[places]
+        return Pairs(index, shifts, structure)
+
+
+def as_batch(source: Any) -> AtomicBatch:
+    """Return structures as one batch: a batch itself, ASE's structures, or paths of files.
+
+    Parameters
+    ----------
+    source : AtomicBatch, ase.Atoms, str, pathlib.Path, or a sequence of those
+        Where the structures are.
+    """
+    if isinstance(source, AtomicBatch):
+        return source
+    if isinstance(source, (str, Path)):
+        from .readers import read_frames  # noqa: PLC0415 - HDF5 and ASE's readers, for files only
+
+        return as_batch(read_frames(source))
+    items = [source] if hasattr(source, "get_positions") else list(source)
+    if not items:
+        message = "Expected structures: an AtomicBatch, ase.Atoms, or paths of files; got none."
+        raise InvalidInputError(message)
+    if all(hasattr(item, "get_positions") for item in items):
+        return from_ase(items)
+    return collate([as_batch(item) for item in items])
+
+
+def split(n_structures: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the structures to train on, and of a random part held out."""
+    held_out = min(max(round(fraction * n_structures), 1), n_structures - 1)
+    order = np.random.default_rng([seed, SPLIT]).permutation(n_structures)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def plan_batches(
+    counts: np.ndarray,
+    batch_size: int,
+    *,
+    max_atoms: int | None = None,
+    shuffle: tuple[int, int] | None = None,
+    processes: int = 1,
+    sort: bool = True,
+) -> list[np.ndarray]:
+    """Divide structures into batches.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_structures,)
+        Atoms in each.
+    batch_size : int
+        Most structures in a batch.
+    max_atoms : int or None, default=None
+        Most atoms in a batch, though it holds one structure at least.
+    shuffle : tuple of int or None, default=None
+        Seed and epoch, which fix the order; None keeps it.
+    processes : int, default=1
+        How many share a batch: the last one is not smaller than that.
+    sort : bool, default=True
+        Whether the largest structures come first in each batch, so that processes that deal them
+        out have about as much to do.
+
+    Returns
+    -------
+    list of ndarray
+        Numbers of the structures of each batch.
+    """
+    order = np.arange(len(counts))
+    if shuffle is not None:
+        order = np.random.default_rng([shuffle[0], SHUFFLE, shuffle[1]]).permutation(len(counts))
+    batches = list(_cut(order, counts, batch_size, max_atoms))
+    if len(batches) > 1 and len(batches[-1]) < processes:
+        rest = batches.pop()
+        batches[-1] = np.concatenate([batches[-1], rest])
+    if not sort:
+        return batches
+    return [batch[np.argsort(-counts[batch], kind="stable")] for batch in batches]
+
+
+def _cut(
+    order: np.ndarray, counts: np.ndarray, batch_size: int, max_atoms: int | None
+) -> Iterator[np.ndarray]:
+    most = np.inf if max_atoms is None else max_atoms
+    start, atoms = 0, 0
+    for place, number in enumerate(order):
+        if place > start and (place - start == batch_size or atoms + counts[number] > most):
+            yield order[start:place]
+            start, atoms = place, 0
+        atoms += counts[number]
+    yield order[start:]

@@ -1,0 +1,317 @@
+"""What training minimises: weighted terms on energy, forces, virial, charges and dipole.
+
+Each term is a mean over the labels that are there; rows of NaN, and labels that are None, do not
+count. Means are kept as a sum and a number of entries, so that several processes, each with a part
+of a batch, divide by the number of them all.
+
+======== =================================================== ==========
+term     what is compared                                    unit
+======== =================================================== ==========
+energy   energy of a structure, or per atom                  eV
+forces   components of the forces                            eV/Å
+virial   components of the virial, or per atom               eV
+charges  atomic charges                                      e
+dipole   components of the dipole                            e·Å
+qeq      components of dE/dq · dq/dx, which should be zero   eV/Å
+======== =================================================== ==========
+
+References
+----------
+S. Gong et al., "BAMBOO: a predictive and transferable machine learning force field framework for
+liquid electrolyte development", arXiv:2404.07181: the terms, their weights, and energies relative
+to the mean of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from ase.units import Debye, kcal, mol
+from torch import Tensor
+
+from scikd.exceptions import InvalidInputError, ScikdError
+
+from .frames import AtomicBatch
+
+__all__ = [
+    "DivergedError",
+    "Loss",
+    "LossOptions",
+    "Mean",
+    "fit_references",
+    "labels",
+]
+
+Preset = Literal["default", "published"]
+Offset = Literal["references", "batch"]
+
+KCAL_PER_MOL = kcal / mol
+TERMS = ("energy", "forces", "virial", "charges", "dipole", "qeq")
+
+# Energy and virial per atom in the default preset, in total in the published one. The published
+# weights are for kcal/mol and Debye; those here are for eV and e·Å.
+PRESETS: dict[Preset, dict[str, float]] = {
+    "default": {
+        "energy": 100.0,
+        "forces": 1.0,
+        "virial": 0.0,
+        "charges": 0.5,
+        "dipole": 0.5,
+        "qeq": 0.0,
+    },
+    "published": {
+        "energy": 0.01 / KCAL_PER_MOL**2,
+        "forces": 0.3 / KCAL_PER_MOL**2,
+        "virial": 0.01 / KCAL_PER_MOL**2,
+        "charges": 10.0,
+        "dipole": 10.0 / Debye**2,
+        "qeq": 300.0 / KCAL_PER_MOL**2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Weights of the terms, and how they are measured.
+
+    Parameters
+    ----------
+    preset : {"default", "published"}, default="default"
+        Where everything below that is not given comes from: weights for energies per atom against
+        fitted references, or the published ones, for total energies relative to the batch.
+    energy, forces, virial, charges, dipole, qeq : float or None, default=None
+        Weight of the term's mean squared error, in its unit to the power of -2.
+    per_atom : bool or None, default=None
+        Whether energy and virial are divided by the number of atoms.
+    offset : {"references", "batch"} or None, default=None
+        What energies are relative to: references of the elements, or, in prediction and in label,
+        their mean over the batch (which leaves the absolute energy free).
+    huber : float or None, default=None
+        Error, in the unit of each term, from which the loss grows linearly; None is never.
+    """
+
+    preset: Preset = "default"
+    energy: float | None = None
+    forces: float | None = None
+    virial: float | None = None
+    charges: float | None = None
+    dipole: float | None = None
+    qeq: float | None = None
+    per_atom: bool | None = None
+    offset: Offset | None = None
+    huber: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse weights that are no weights, all at once."""
+        given = {name: getattr(self, name) for name in TERMS}
+        problems = [
+            f"weight of {name} is {weight!r}, expected at least 0"
+            for name, weight in given.items()
+            if weight is not None and not 0.0 <= weight < float("inf")
+        ]
+        if self.huber is not None and not self.huber > 0.0:
+            problems.append(f"huber is {self.huber!r}, expected more than 0")
+        if not problems and not any(self.weights.values()):
+            problems.append("all weights are 0, so there is nothing to learn")
+        if problems:
+            message = f"Expected the options of a loss; but {'; '.join(problems)}."
+            raise InvalidInputError(message)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term."""
+        preset = PRESETS[self.preset]
+        given = {name: getattr(self, name) for name in TERMS}
+        return {name: preset[name] if w is None else w for name, w in given.items()}
+
+    @property
+    def energies_per_atom(self) -> bool:
+        """Whether energy and virial are divided by the number of atoms."""
+        return self.preset == "default" if self.per_atom is None else self.per_atom
+
+    @property
+    def energies_relative_to(self) -> Offset:
+        """What energies are relative to."""
+        return self.offset or ("references" if self.preset == "default" else "batch")
+
+
+class DivergedError(ScikdError, ArithmeticError):
+    """The loss of a training became NaN or infinite."""
+
+
+class Mean(NamedTuple):
+    """A mean that is not divided yet."""
+
+    total: Tensor
+    """Sum over the entries that count, a scalar."""
+    entries: Tensor
+    """How many count, a scalar of the same dtype."""
+
+
+class Loss:
+    """The weighted sum of the terms.
+
+    Parameters
+    ----------
+    options : LossOptions, default=LossOptions()
+        Weights and measures.
+    """
+
+    def __init__(self, options: LossOptions | None = None) -> None:
+        self.options = options or LossOptions()
+        self.weights = {name: w for name, w in self.options.weights.items() if w > 0.0}
+
+    @property
+    def needs(self) -> dict[str, bool]:
+        """What a force field must derive for it: arguments of its ``forward``."""
+        return {
+            "forces": "forces" in self.weights,
+            "stress": "virial" in self.weights,
+            "qeq": "qeq" in self.weights,
+        }
+
+    def means(self, prediction: Mapping[str, Tensor], batch: AtomicBatch) -> dict[str, Mean]:
+        """Return the mean of each term of positive weight, undivided.
+
+        Parameters
+        ----------
+        prediction : mapping of str to Tensor
+            What the force field returned.
+        batch : AtomicBatch
+            The structures with their labels.
+        """
+        return {name: self._mean(name, prediction, batch) for name in self.weights}
+
+    def counts(self, batch: AtomicBatch) -> dict[str, Tensor]:
+        """Return how many entries each term will have, before anything is predicted."""
+        found = {name: labels(name, batch) for name in self.weights}
+        zero = batch.positions.new_zeros(())
+        return {
+            name: zero if label is None else (~torch.isnan(label)).sum().to(zero.dtype)
+            for name, label in found.items()
+        }
+
+    def combine(
+        self, means: Mapping[str, Mean], counts: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and its unweighted terms by name, which carry no gradient.
+
+        Parameters
+        ----------
+        means : mapping of str to Mean
+            From `means`.
+        counts : mapping of str to Tensor or None, default=None
+            Numbers of entries to divide by; None takes those of the means.
+        """
+        parts = {
+            name: mean.total / (mean.entries if counts is None else counts[name]).clamp(min=1.0)
+            for name, mean in means.items()
+        }
+        total = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
+        return total, {name: part.detach() for name, part in parts.items()}
+
+    def __call__(
+        self, prediction: Mapping[str, Tensor], batch: AtomicBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of one batch, and its unweighted terms by name."""
+        return self.combine(self.means(prediction, batch))
+
+    def _mean(self, name: str, prediction: Mapping[str, Tensor], batch: AtomicBatch) -> Mean:
+        predicted = prediction["qeq_force" if name == "qeq" else name]
+        label = labels(name, batch)
+        if label is None:
+            nothing = predicted.sum() * 0.0  # connected, so that every parameter has a gradient
+            return Mean(nothing, nothing.detach())
+        # Only a missing label is left out: a prediction of NaN has to be seen.
+        there = ~torch.isnan(label)
+        error = torch.where(there, predicted - label, 0.0)
+        if name == "energy" and self.options.energies_relative_to == "batch":
+            error = torch.where(there, error - error.sum() / there.sum().clamp(min=1), 0.0)
+        if name in {"energy", "virial"} and self.options.energies_per_atom:
+            error = error / batch.counts.reshape(-1, *[1] * (error.ndim - 1))
+        error = error.to(batch.positions.dtype)
+        return Mean(self._of(error).sum(), there.sum().to(error.dtype))
+
+    def _of(self, error: Tensor) -> Tensor:
+        """Return the square of small errors; twice Huber's function, which is that near zero."""
+        delta = self.options.huber
+        if delta is None:
+            return error**2
+        return 2.0 * torch.nn.functional.huber_loss(
+            error, torch.zeros_like(error), reduction="none", delta=delta
+        )
+
+
+def labels(name: str, batch: AtomicBatch) -> Tensor | None:
+    """Return what a term is compared with, NaN where it is not known; None where it never is.
+
+    Parameters
+    ----------
+    name : str
+        Name of the term.
+    batch : AtomicBatch
+        The structures. The virial of a periodic one is that of its stress; of a free one it is the
+        sum of position times force, which for a free cluster is the same thing. The dipole of a
+        periodic one is not defined, and left out.
+    """
+    if name == "qeq":
+        return torch.zeros_like(batch.positions)
+    label: Tensor | None = getattr(batch, name)
+    if name == "dipole" and label is not None:
+        return torch.where(batch.pbc.any(-1)[:, None], torch.nan, label)
+    if name != "virial":
+        return label
+    virial = label
+    if batch.forces is None:
+        return virial
+    if virial is None:
+        virial = batch.cell.new_full(batch.cell.shape, torch.nan)
+    sums = torch.zeros_like(batch.cell).index_add(0, batch.batch, _moments(batch))
+    free = ~batch.pbc.any(-1)[:, None, None]
+    return torch.where(free, 0.5 * (sums + sums.transpose(1, 2)), virial)
+
+
+def _moments(batch: AtomicBatch) -> Tensor:
+    """Return position times force of each atom, from the middle of its structure."""
+    middle = batch.positions.new_zeros(batch.n_structures, 3)
+    middle = middle.index_add(0, batch.batch, batch.positions) / batch.counts[:, None]
+    # Forces that do not quite sum to zero make the virial depend on the origin: the middle is fair.
+    forces: Tensor = batch.forces  # type: ignore[assignment]
+    return torch.einsum("na,nb->nab", batch.positions - middle[batch.batch], forces)
+
+
+def fit_references(batch: AtomicBatch) -> dict[int, float]:
+    """Fit one energy for each element to the energies of structures, by least squares.
+
+    Parameters
+    ----------
+    batch : AtomicBatch
+        Structures with energies; those without are left out.
+
+    Returns
+    -------
+    dict of int to float
+        Energy in eV by atomic number. Where compositions do not tell elements apart, the shortest
+        solution.
+
+    Raises
+    ------
+    InvalidInputError
+        If no structure has an energy.
+    """
+    known = torch.zeros(0) if batch.energy is None else ~torch.isnan(batch.energy)
+    if batch.energy is None or not bool(known.any()):
+        message = "Expected energies to fit references of the elements to; no structure has one."
+        raise InvalidInputError(message)
+    elements, which = torch.unique(batch.numbers, return_inverse=True)
+    composition = torch.zeros(batch.n_structures, len(elements), dtype=torch.float64)
+    ones = torch.ones(batch.n_atoms, dtype=torch.float64)
+    composition.index_put_((batch.batch.cpu(), which.cpu()), ones, accumulate=True)
+    chosen = known.cpu().numpy()
+    energies = batch.energy.detach().cpu().double().numpy()[chosen]
+    found, *_ = np.linalg.lstsq(composition.numpy()[chosen], energies, rcond=None)
+    return {int(z): float(e) for z, e in zip(elements.tolist(), found, strict=True)}

@@ -1,0 +1,404 @@
+"""Training of a force field: one call from Python, one command, the same options."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import distributed
+
+from scikd._progress import Progress
+from scikd.exceptions import InvalidInputError
+
+from ._options import plain_options
+from ._trainer import Trainer
+from ._training_data import FrameSet, as_batch, split
+from .dispersion import D3CSO
+from .electrostatics import Electrostatics
+from .frames import AtomicBatch, select
+from .get import GET, GETSettings
+from .losses import LossOptions, fit_references, labels
+from .model import ForceField, ForceRule
+from .repulsion import ZBL
+from .storage import describe, load_force_field
+
+__all__ = ["TrainingOptions", "TrainingResult", "build_force_field", "fit"]
+
+# Options that do not change the numbers, or only say how the training goes on.
+FREE = frozenset(
+    {
+        "checkpoint_seconds",
+        "device",
+        "output",
+        "patience",
+        "resume",
+        "tensorboard",
+        "threads",
+        "train",  # what the files hold is compared instead
+        "validation",
+    }
+)
+POSITIVE = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "max_atoms",
+    "clip_norm",
+    "patience",
+    "threads",
+)
+NOT_NEGATIVE = ("weight_decay", "warmup_epochs", "checkpoint_seconds", "seed")
+FRACTIONS = ("validation_fraction", "final_learning_rate", "decay", "ema_decay")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a training does; the same names are keys in YAML and flags of ``scikd md train``.
+
+    Parameters
+    ----------
+    train : tuple of str, default=()
+        Files of structures with labels; see `scikd.md.readers.read_frames`.
+    validation : tuple of str, default=()
+        Files of structures that are held out; without any, a part of the others is.
+    validation_fraction : float, default=0.1
+        That part.
+    output : Path or None, default=None
+        Folder for the model, the log, and the checkpoint from which a stopped training goes on;
+        None writes nothing.
+    resume : bool, default=True
+        Whether to go on from a checkpoint in the output.
+    initial : Path or None, default=None
+        Force field to start from, "default" or a folder; its settings replace those below.
+    model : GETSettings
+        Sizes of the network.
+    electrostatics : bool, default=True
+        Whether charges interact.
+    dispersion : {"none", "d3-cso"}, default="none"
+        Dispersion added to the network's energy.
+    dispersion_in_labels : bool, default=False
+        Whether the labels contain dispersion: if so, the model's own is part of the comparison.
+    repulsion : bool, default=False
+        Whether to add a repulsive floor at distances shorter than any bond.
+    forces : {"conservative", "published"}, default="conservative"
+        The gradient of the energy, or the published rule that holds the charges fixed.
+    loss : LossOptions
+        Weights of the terms.
+    fit_references : bool, default=True
+        Whether energies of the elements are fitted to the labels and subtracted.
+    epochs : int, default=100
+        Passes over the structures.
+    batch_size : int, default=16
+        Structures in a step.
+    max_atoms : int or None, default=None
+        Most atoms in a step.
+    optimizer : {"adamw", "adamax"}, default="adamw"
+        Kind of optimiser; adamax is the published one.
+    learning_rate : float, default=0.003
+        After the warm-up.
+    weight_decay : float, default=0.0001
+        Of the optimiser.
+    warmup_epochs : float, default=1.0
+        Epochs over which the learning rate rises from zero.
+    schedule : {"cosine", "exponential", "constant"}, default="cosine"
+        How the learning rate falls.
+    final_learning_rate : float, default=0.01
+        What the cosine falls to, as a fraction of the learning rate.
+    decay : float, default=0.99
+        Factor of the exponential schedule, each epoch.
+    ema_decay : float, default=0.999
+        How much of the averaged weights, which are what is validated and saved, a step keeps; 0
+        takes the weights themselves.
+    clip_norm : float or None, default=10.0
+        Longest gradient of a step.
+    patience : int or None, default=None
+        Epochs without a better validation loss after which the training ends.
+    precision : {"float32", "float64"}, default="float32"
+        Of the network.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
+    threads : int or None, default=None
+        Threads of each process on the CPU; None leaves it to torch.
+    seed : int, default=0
+        Of first weights, held-out part and order.
+    checkpoint_seconds : float, default=300.0
+        Longest time between two checkpoints; there is one at the end of each epoch.
+    tensorboard : bool, default=False
+        Whether to log for TensorBoard too.
+    """
+
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    validation_fraction: float = 0.1
+    output: Path | None = None
+    resume: bool = True
+    initial: Path | None = None
+    model: GETSettings = field(default_factory=GETSettings)
+    electrostatics: bool = True
+    dispersion: Literal["none", "d3-cso"] = "none"
+    dispersion_in_labels: bool = False
+    repulsion: bool = False
+    forces: ForceRule = "conservative"
+    loss: LossOptions = field(default_factory=LossOptions)
+    fit_references: bool = True
+    epochs: int = 100
+    batch_size: int = 16
+    max_atoms: int | None = None
+    optimizer: Literal["adamw", "adamax"] = "adamw"
+    learning_rate: float = 0.003
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 1.0
+    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    final_learning_rate: float = 0.01
+    decay: float = 0.99
+    ema_decay: float = 0.999
+    clip_norm: float | None = 10.0
+    patience: int | None = None
+    precision: Literal["float32", "float64"] = "float32"
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    checkpoint_seconds: float = 300.0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, all at once."""
+        given = {name: getattr(self, name) for name in (*POSITIVE, *NOT_NEGATIVE, *FRACTIONS)}
+        problems = [
+            f"{name} is {given[name]!r}, expected more than 0"
+            for name in POSITIVE
+            if given[name] is not None and not given[name] > 0
+        ]
+        problems += [
+            f"{name} is {given[name]!r}, expected at least 0"
+            for name in NOT_NEGATIVE
+            if not given[name] >= 0
+        ]
+        problems += [
+            f"{name} is {given[name]!r}, expected 0 to 1"
+            for name in FRACTIONS
+            if not 0 <= given[name] <= 1
+        ]
+        if self.loss.weights["qeq"] > 0 and not self.electrostatics:
+            problems.append("loss.qeq is more than 0, which needs electrostatics")
+        if problems:
+            message = f"Expected options of a training; but {'; '.join(problems)}."
+            raise InvalidInputError(message)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision as torch knows it."""
+        return torch.float32 if self.precision == "float32" else torch.float64
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `fit` returns.
+
+    Attributes
+    ----------
+    force_field : ForceField
+        The averaged weights of the epoch with the lowest validation loss.
+    history : list of dict of str to float
+        A line of the log for each epoch.
+    best_epoch : int
+        That epoch, from 1.
+    path : Path or None
+        Folder of the saved model.
+    """
+
+    force_field: ForceField = field(repr=False)
+    history: list[dict[str, float]] = field(repr=False)
+    best_epoch: int
+    path: Path | None
+
+
+def fit(
+    options: TrainingOptions,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    model: ForceField | None = None,
+    progress: Progress = "auto",
+) -> TrainingResult:
+    """Train a force field.
+
+    A training that was killed goes on from its last checkpoint when it is called again with the
+    same options, to the same numbers as if it had never been stopped (on a CPU bit by bit, with
+    the same number of threads). Ctrl-C finishes the step, writes a checkpoint and raises
+    KeyboardInterrupt. Under ``torchrun`` each step is shared between the processes.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        What to do.
+    train, validation : AtomicBatch, ase.Atoms, path, sequence of those, or None, default=None
+        Structures; None takes the files of the options.
+    model : ForceField or None, default=None
+        What to train, in place; None builds one after the options.
+    progress : {"auto", True, False}, default="auto"
+        Of each epoch; see `scikd._progress.track`.
+
+    Returns
+    -------
+    TrainingResult
+        The best force field and the log.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is nothing to train on, labels are missing that the loss was told to use, or the
+        output holds a training with other options.
+    DivergedError
+        If the loss becomes NaN or infinite.
+    StorageError, CorruptFileError
+        If a file cannot be read or written.
+    """
+    with _processes() as rank, _threads(options.threads):
+        device = _device(options.device)
+        chosen, held_out = _structures(options, train, validation)
+        _check_labels(options.loss, chosen)
+        force_field = model or _first_model(options, chosen)
+        force_field.to(device=device, dtype=options.dtype).train()
+        for batch in (chosen, held_out):
+            force_field.check_elements(batch.numbers.to(device))
+        shown: Progress = progress if rank == 0 else False
+        frames, others = (
+            FrameSet(
+                batch, force_field.neighbors, device=device, dtype=options.dtype, progress=shown
+            )
+            for batch in (chosen, held_out)
+        )
+        if options.output is not None and rank == 0:
+            options.output.mkdir(parents=True, exist_ok=True)
+        settings = _settings(options, force_field, chosen, held_out)
+        trainer = Trainer(options, force_field, frames, others, settings, shown)
+        trainer.run()
+    best = trainer.best.cpu().eval()
+    path = trainer.save_best()
+    return TrainingResult(best, trainer.standing.history, trainer.standing.best_epoch, path)
+
+
+def build_force_field(
+    options: TrainingOptions, elements: set[int], references: dict[int, float] | None = None
+) -> ForceField:
+    """Return the untrained force field that the options describe.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        What to build, and the seed of the first weights.
+    elements : set of int
+        Atomic numbers that it shall know.
+    references : dict of int to float or None, default=None
+        Energies of the elements in eV.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        architecture = GET(options.model)
+    return ForceField(
+        architecture,
+        elements=sorted(elements),
+        references=references,
+        electrostatics=Electrostatics() if options.electrostatics else None,
+        dispersion=D3CSO() if options.dispersion == "d3-cso" else None,
+        repulsion=ZBL() if options.repulsion else None,
+        forces=options.forces,
+        dispersion_in_labels=options.dispersion_in_labels,
+    )
+
+
+def _first_model(options: TrainingOptions, train: AtomicBatch) -> ForceField:
+    if options.initial is not None:
+        name = str(options.initial)
+        return load_force_field(name if name == "default" else options.initial)
+    elements = set(torch.unique(train.numbers).tolist())
+    has_energy = train.energy is not None and options.fit_references
+    return build_force_field(options, elements, fit_references(train) if has_energy else None)
+
+
+def _structures(
+    options: TrainingOptions, train: Any, validation: Any
+) -> tuple[AtomicBatch, AtomicBatch]:
+    """Return the structures to train on and those held out."""
+    train = options.train if train is None else train
+    validation = options.validation if validation is None else validation
+    if isinstance(train, tuple) and not train:
+        message = "Expected structures to train on: files in the option train, or fit(train=...)."
+        raise InvalidInputError(message)
+    chosen = as_batch(train)
+    if not (isinstance(validation, tuple) and not validation):
+        return chosen, as_batch(validation)
+    if chosen.n_structures < 2:
+        message = (
+            f"Expected at least 2 structures, to hold some out; got {chosen.n_structures}. "
+            "Give validation structures."
+        )
+        raise InvalidInputError(message)
+    rest, held_out = split(chosen.n_structures, options.validation_fraction, options.seed)
+    return select(chosen, rest), select(chosen, held_out)
+
+
+def _check_labels(options: LossOptions, train: AtomicBatch) -> None:
+    """Refuse a loss that was told to use labels that no structure has."""
+    found = {name: labels(name, train) for name, weight in options.weights.items() if weight > 0}
+    there = {n for n, label in found.items() if label is not None and not label.isnan().all()}
+    missing = [n for n in found if n not in there and getattr(options, n) is not None]
+    if missing or not there - {"qeq"}:
+        message = (
+            f"Expected labels for {', '.join(missing or found)}, and no structure has any. "
+            "Check the names of the labels in the files, or set the weight to 0."
+        )
+        raise InvalidInputError(message)
+
+
+def _settings(
+    options: TrainingOptions, force_field: ForceField, *structures: AtomicBatch
+) -> dict[str, Any]:
+    """Return what a training must have in common with the checkpoint that it goes on from."""
+    plain = {k: v for k, v in plain_options(options).items() if k not in FREE}
+    if options.schedule != "cosine":
+        plain.pop("epochs")  # a training may be prolonged, where that changes nothing before
+    digest = hashlib.sha256()
+    for batch in structures:
+        for name, tensor in sorted(batch.tensors().items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return {"options": plain, "model": describe(force_field), "structures": digest.hexdigest()}
+
+
+@contextmanager
+def _processes() -> Iterator[int]:
+    """Join the other processes if torchrun started this one, and give its rank."""
+    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not shared or distributed.is_initialized():
+        yield distributed.get_rank() if shared else 0
+        return
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield distributed.get_rank()
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
