@@ -37,7 +37,7 @@ _LONGEST = 1024  # pairs of one atom that are worked on at a time
 # are added in order: the result is the same to the bit for any number of threads.
 _PIECES = 16
 _SHORTEST = 0.3  # Å; below, the table goes on as a straight line: repulsion has no value at 0
-_FREE_TABLE = 8.0  # Å; beyond, 1 - r D(r) < 1e-20 for any sharp damping, and D is taken as 1/r
+_UNDAMPED = 40.0  # beyond r0 (1 + 40 / beta) the damped interaction is 1/r to the last bit
 # Products may be fused with sums: what is left out is a rounding.
 _COMPILED: dict[str, Any] = {
     "cache": True,
@@ -303,7 +303,7 @@ class PairTables:
         elif terms.free_cutoff is not None:
             end = terms.free_cutoff
         else:
-            end, beyond = max(_FREE_TABLE, 3 * terms.r0), terms.constant
+            end, beyond = terms.r0 * (1 + _UNDAMPED / terms.beta), terms.constant
         return (
             _quintics(lambda r: terms.pair_energy(r, periodic=self.periodic), end, n),
             end,
