@@ -194,7 +194,7 @@ def test_no_pair_is_missed_in_a_dense_box_on_the_verge_of_a_search(seed):
         strain = rng.uniform(-0.13, 0.05) * np.eye(3) if seed % 2 else rng.normal(0, 0.04, (3, 3))
         new_cell = cell @ (np.eye(3) + strain * (seed % 4 > 0))
         moved = positions @ np.linalg.solve(cell, new_cell)
-        moved += rng.uniform(-1, 1, moved.shape) * rng.uniform(0, 0.35)
+        moved += rng.uniform(-1, 1, moved.shape) * rng.uniform(0, 0.6 if seed % 4 == 0 else 0.3)
         near, far = verlet.update(moved, numbers, new_cell, pbc)
         kept += verlet.rebuilds == searches
         batch = from_ase(Atoms(numbers, moved, cell=new_cell, pbc=pbc), check=False)
@@ -203,7 +203,7 @@ def test_no_pair_is_missed_in_a_dense_box_on_the_verge_of_a_search(seed):
             trimmed = pairs.within(moved, cutoff)
             found = both_ways(trimmed.i, trimmed.j, trimmed.shifts)
             assert found == both_ways(*truth.index, truth.shifts)
-    assert 0 < kept < 8
+    assert 0 < kept < 8  # or the sizes above would show nothing
 
 
 def boxed(atoms):
