@@ -1,10 +1,81 @@
-"""Interatomic potentials: ensembles of teachers, distilled for molecular dynamics.
+"""Force fields for molecular liquids: labels, training, fast evaluation, molecular dynamics.
 
-Not there yet: this package reserves the import name and holds nothing else.
+Names are imported when they are first used: ``import scikd.md`` alone needs neither torch nor ASE.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if __name__ != "scikd.md":
     # From the root of a checkout a bare `import md` finds this file under a second name: every
     # class would exist twice, and isinstance between the two would be False.
     message = f"expected the name 'scikd.md', got {__name__!r}: write `import scikd.md`"
     raise ImportError(message, name=__name__)
+
+if TYPE_CHECKING:
+    from .bamboo import import_bamboo
+    from .calculators import EnsembleCalculator, ForceFieldCalculator
+    from .dispersion import D3BJ, D3CSO
+    from .dynamics import DynamicsOptions, run_dynamics
+    from .electrostatics import Electrostatics
+    from .evaluation import evaluate
+    from .frames import AtomicBatch, from_ase, to_ase
+    from .get import GET, GETSettings
+    from .model import Architecture, ForceField
+    from .readers import read_frames, write_frames
+    from .storage import load_force_field, save_force_field
+    from .training import TrainingOptions, fit
+
+__all__ = [
+    "D3BJ",
+    "D3CSO",
+    "GET",
+    "Architecture",
+    "AtomicBatch",
+    "DynamicsOptions",
+    "Electrostatics",
+    "EnsembleCalculator",
+    "ForceField",
+    "ForceFieldCalculator",
+    "GETSettings",
+    "TrainingOptions",
+    "evaluate",
+    "fit",
+    "from_ase",
+    "import_bamboo",
+    "load_force_field",
+    "read_frames",
+    "run_dynamics",
+    "save_force_field",
+    "to_ase",
+    "write_frames",
+]
+
+_HOMES = {
+    "bamboo": ("import_bamboo",),
+    "calculators": ("EnsembleCalculator", "ForceFieldCalculator"),
+    "dispersion": ("D3BJ", "D3CSO"),
+    "dynamics": ("DynamicsOptions", "run_dynamics"),
+    "electrostatics": ("Electrostatics",),
+    "evaluation": ("evaluate",),
+    "frames": ("AtomicBatch", "from_ase", "to_ase"),
+    "get": ("GET", "GETSettings"),
+    "model": ("Architecture", "ForceField"),
+    "readers": ("read_frames", "write_frames"),
+    "storage": ("load_force_field", "save_force_field"),
+    "training": ("TrainingOptions", "fit"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

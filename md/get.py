@@ -29,6 +29,8 @@ __all__ = ["GET", "Envelope", "GETLayer", "GETSettings", "RadialBasis"]
 
 Envelope = Literal["polynomial", "cosine"]
 
+SMALLEST_EXPONENT = -60.0
+
 
 @dataclass(frozen=True)
 class GETSettings:
@@ -117,7 +119,9 @@ class RadialBasis(nn.Module):
         """Return the basis, shape (n, n_radial), and the envelope, shape (n,), at distances r."""
         fade = self.envelope(r)
         shrunk = torch.exp(-5.0 / self.cutoff * r)
-        basis = torch.exp(-self.betas * (shrunk[:, None] - self.means) ** 2)
+        exponents = -self.betas * (shrunk[:, None] - self.means) ** 2
+        # Numbers below 1e-38 are a hundred times slower to multiply, and make no difference.
+        basis = torch.exp(exponents.clamp(min=SMALLEST_EXPONENT))
         return fade[:, None] * basis, fade
 
 

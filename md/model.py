@@ -69,7 +69,7 @@ class _Geometry:
     """Positions and cells under a strain, as leaves that derivatives are taken with respect to."""
 
     positions: Tensor
-    strain: Tensor
+    strain: Tensor | None
     strained: Tensor  # positions
     cell: Tensor
 
@@ -77,8 +77,10 @@ class _Geometry:
         return pairs.vectors(self.strained, self.cell)
 
 
-def _geometry(batch: AtomicBatch) -> _Geometry:
+def _geometry(batch: AtomicBatch, stress: bool) -> _Geometry:
     positions = batch.positions.detach().clone().requires_grad_()
+    if not stress:
+        return _Geometry(positions, None, positions, batch.cell)
     strain = torch.zeros_like(batch.cell).requires_grad_()
     symmetric = 0.5 * (strain + strain.transpose(1, 2))  # a rotation is no strain
     strained = positions + torch.einsum("ni,nij->nj", positions, symmetric[batch.batch])
@@ -249,7 +251,7 @@ class ForceField(nn.Module):
         self.check_elements(batch.numbers)
         as_labelled = training if as_labelled is None else as_labelled
         with torch.set_grad_enabled(training or forces or stress or qeq):
-            near, far = _geometry(batch), _geometry(batch)
+            near, far = _geometry(batch, stress), _geometry(batch, stress)
             # Distances are taken in the precision of the positions: rounded in a large box, these
             # cost a single-precision network three digits of the forces.
             vectors = near.vectors(neighbors.near).to(self.dtype)
@@ -316,7 +318,9 @@ class ForceField(nn.Module):
         """Add the derivatives of the energy: by the positions, and by a strain."""
         network, charged, pairs = (part.sum() for part in parts)
         published = self.force_rule == "published"
-        leaves = [near.positions, far.positions, *([near.strain, far.strain] if stress else [])]
+        leaves = [near.positions, far.positions]
+        if near.strain is not None and far.strain is not None:
+            leaves += [near.strain, far.strain]
 
         def gradient(energy: Tensor, by: list[Tensor], keep: bool) -> list[Tensor]:
             found = torch.autograd.grad(
