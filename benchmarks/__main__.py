@@ -15,7 +15,9 @@ from benchmarks.harness import table, write_json
 def available() -> list[str]:
     """List the benchmarks: every module here but the machinery."""
     names = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    return sorted(name for name in names if name != "harness" and not name.startswith("_"))
+    return sorted(
+        name.replace("_", "-") for name in names if name != "harness" and not name.startswith("_")
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.name not in available():
         parser.error(f"there is no benchmark {options.name!r}; there are: {', '.join(available())}")
-    rows = importlib.import_module(f"benchmarks.{options.name}").run(options.quick)
+    rows = importlib.import_module(f"benchmarks.{options.name.replace('-', '_')}").run(
+        options.quick
+    )
     sys.stdout.write(table(rows))
     if options.json is not None:
         write_json(rows, options.json)
