@@ -83,7 +83,7 @@ def dispersion(r, first, second, cutoff=10.0):
         return 0.0
     c6 = math.sqrt(C6[first] * C6[second])
     radius = 0.5 * (RADII[first] + RADII[second])
-    value = -c6 / (r**6 + 4.5**6) * (0.85 + 0.82 / (1.0 + math.exp(r - 2.5 * radius)))
+    value = -c6 / (r**6 + 4.5**6) * (0.85 + 0.82 / (1.0 + math.exp(min(r - 2.5 * radius, 99.0))))
     return KCAL * (value + c6 / cutoff**6)
 
 
