@@ -1,0 +1,121 @@
+"""Watching a run: does it still make sense, and does somebody want it to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+import numpy as np
+from ase import Atoms, units
+
+from ._integrators import density_of, temperature_of
+
+__all__ = ["StopRequest", "Watch"]
+
+
+class Watch:
+    """Limits that no sensible run meets, and the last frame that met none.
+
+    Parameters
+    ----------
+    options : DynamicsOptions
+        With the limits.
+    dof : int
+        Degrees of freedom.
+    reference : float
+        Density at the start in g/cm³; NaN without a box.
+    """
+
+    def __init__(self, options: Any, dof: int, reference: float) -> None:
+        self.options, self.dof = options, dof
+        self.hottest = options.max_temperature or 10.0 * options.temperature
+        self.thinnest = options.min_density * reference
+        self.good: Atoms | None = None
+
+    def check(self, atoms: Atoms, forces: np.ndarray) -> str | None:
+        """Say what is wrong after a step, or keep the frame and return None."""
+        problem = self._problem(atoms, forces)
+        if problem is None:
+            self.keep(atoms)
+        return problem
+
+    def keep(self, atoms: Atoms) -> None:
+        """Remember a frame as good."""
+        if self.good is None:
+            self.good = atoms.copy()
+            return
+        self.good.arrays["positions"][:] = atoms.arrays["positions"]
+        self.good.arrays["momenta"][:] = atoms.arrays["momenta"]
+        self.good.cell[:] = atoms.cell
+
+    def _problem(self, atoms: Atoms, forces: np.ndarray) -> str | None:
+        limits = self.options
+        momenta = atoms.get_momenta()
+        # Sums are finite where all that goes into them is.
+        if not np.isfinite(forces.sum() + momenta.sum() + atoms.positions.sum()):
+            return "positions, momenta or forces are not finite"
+        temperature = temperature_of(atoms, self.dof)
+        if temperature > self.hottest:
+            return f"the temperature is {temperature:.0f} K (limit {self.hottest:.0f} K)"
+        force, atom = _longest(forces)
+        if force > limits.max_force:
+            return f"the force on atom {atom} is {force:.0f} eV/Å (limit {limits.max_force:g} eV/Å)"
+        speed, atom = _longest(momenta / atoms.get_masses()[:, None])
+        moved = speed * limits.timestep * units.fs
+        if moved > limits.max_displacement:
+            return (
+                f"atom {atom} moves {moved:.2f} Å in one step (limit {limits.max_displacement:g} Å)"
+            )
+        density = density_of(atoms)
+        if density < self.thinnest:
+            return (
+                f"the density has fallen to {density:.3f} g/cm³ (limit {self.thinnest:.3f} g/cm³, "
+                f"{limits.min_density:g} of that at the start)"
+            )
+        return None
+
+
+def _longest(vectors: np.ndarray) -> tuple[float, int]:
+    squares = np.einsum("nc,nc->n", vectors, vectors)
+    atom = int(squares.argmax())
+    return float(np.sqrt(squares[atom])), atom
+
+
+class StopRequest:
+    """Ctrl-C and the system's polite request to end, held back until a step is complete.
+
+    A context manager. A second Ctrl-C is not held back. Elsewhere than in the main thread, where
+    Python handles no signals, it does nothing.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Callable[..., Any] | int | None] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._receive) for s in self.SIGNALS}
+        return self
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def obey(self) -> None:
+        """Do now what the signal asks for."""
+        if self.received is not None:
+            self._restore()
+            signal.raise_signal(self.received)

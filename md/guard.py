@@ -1,0 +1,196 @@
+"""Guard against extrapolation: what a model never saw, it does not know.
+
+An unknown element is always an error. Two atoms that are closer than any of their kind in training,
+or an ensemble whose members disagree, are a warning or an error, by choice.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+
+from scikd.exceptions import InvalidInputError, ScikdWarning
+
+from ._half_list import HalfList
+from .frames import LARGEST_NUMBER, AtomicBatch
+from .kernels.contacts import worst_contact
+from .neighbors import find_neighbors
+
+__all__ = ["ExtrapolationWarning", "Guard", "Response", "distance_limits", "training_range"]
+
+Response = Literal["warn", "raise", "ignore"]
+
+REACH = 3.0  # Å; what two elements do beyond it, an absent pair of them does not tell
+
+
+class ExtrapolationWarning(ScikdWarning):
+    """A model was asked about structures unlike those it was trained on."""
+
+
+def training_range(batch: AtomicBatch) -> dict[str, float]:
+    """Return the smallest distance of every pair of elements, as a model's metadata hold it.
+
+    Parameters
+    ----------
+    batch : AtomicBatch
+        What a model is trained on.
+
+    Returns
+    -------
+    dict of str to float
+        Smallest distance in Å for each pair of the elements that occur, such as ``"H-O"`` (by
+        atomic number); 3 Å where none is closer.
+    """
+    near = find_neighbors(batch, REACH, REACH).near
+    vectors = near.vectors(batch.positions.detach(), batch.cell)
+    distances = torch.linalg.vector_norm(vectors.double(), dim=1).cpu().numpy()
+    numbers = batch.numbers.cpu().numpy()
+    i, j = near.index.cpu().numpy()
+    closest = np.full((LARGEST_NUMBER + 1, LARGEST_NUMBER + 1), REACH)
+    np.minimum.at(closest, (numbers[i], numbers[j]), distances)
+    closest = np.minimum(closest, closest.T)
+    seen = np.unique(numbers)
+    return {
+        f"{chemical_symbols[a]}-{chemical_symbols[b]}": float(closest[a, b])
+        for k, a in enumerate(seen)
+        for b in seen[k:]
+    }
+
+
+class Guard:
+    """What to do when a model extrapolates.
+
+    Parameters
+    ----------
+    distance : {"warn", "raise", "ignore"}, default="warn"
+        When two atoms are closer than any of their elements in training. Nothing is checked for a
+        model whose metadata hold no ``"training_range"``.
+    spread : {"warn", "raise", "ignore"}, default="warn"
+        When the members of an ensemble disagree.
+    max_spread : float or None, default=None
+        In eV/Å: the largest spread of the force on an atom that counts as agreement. None is any.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        How many structures were beyond training, by ``"distance"`` and ``"spread"``.
+
+    Notes
+    -----
+    A warning comes once, not in every step: until `reset`.
+    """
+
+    def __init__(
+        self,
+        distance: Response = "warn",
+        spread: Response = "warn",
+        max_spread: float | None = None,
+    ) -> None:
+        for name, response in (("distance", distance), ("spread", spread)):
+            if response not in get_args(Response):
+                message = f"Expected {name} to be 'warn', 'raise' or 'ignore'; got {response!r}."
+                raise InvalidInputError(message)
+        if max_spread is not None and not max_spread > 0:
+            message = f"Expected max_spread > 0 eV/Å or None; got {max_spread!r}."
+            raise InvalidInputError(message)
+        self.distance, self.spread, self.max_spread = distance, spread, max_spread
+        self.reset()
+
+    def __repr__(self) -> str:
+        return f"Guard({self.distance!r}, {self.spread!r}, max_spread={self.max_spread!r})"
+
+    def reset(self) -> None:
+        """Forget what was met, and warn anew."""
+        self.counts = {"distance": 0, "spread": 0}
+
+    def check_distances(
+        self, limits: np.ndarray | None, positions: np.ndarray, numbers: np.ndarray, near: HalfList
+    ) -> None:
+        """Compare the distances of a structure with those in training.
+
+        Parameters
+        ----------
+        limits : ndarray of shape (87, 87) or None
+            What `distance_limits` made of the training range.
+        positions : ndarray of shape (n_atoms, 3)
+            In Å.
+        numbers : ndarray of shape (n_atoms,)
+            Atomic numbers.
+        near : HalfList
+            All pairs up to 3 Å, and perhaps others.
+
+        Raises
+        ------
+        InvalidInputError
+            If a pair is too close, and ``distance="raise"``.
+        """
+        if limits is None or self.distance == "ignore":
+            return
+        worst, count = worst_contact(positions, numbers, near.i, near.j, near.offsets, limits)
+        if worst < 0:
+            return
+        i, j = int(near.i[worst]), int(near.j[worst])
+        apart = np.linalg.norm(positions[j] - positions[i] + near.offsets[worst])
+        self._respond(
+            "distance",
+            f"Atoms {i} ({chemical_symbols[numbers[i]]}) and {j} ({chemical_symbols[numbers[j]]}) "
+            f"are {apart:.3f} Å apart, and the model has seen none closer than "
+            f"{limits[numbers[i], numbers[j]]:.3f} Å ({count} such pairs)",
+        )
+
+    def check_spread(self, spread: np.ndarray) -> None:
+        """Compare the spread of the forces on atoms, shape (n_atoms,) in eV/Å, with the threshold.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is larger for an atom, and ``spread="raise"``.
+        """
+        if self.max_spread is None or self.spread == "ignore" or not len(spread):
+            return
+        atom = int(np.argmax(spread))
+        if spread[atom] > self.max_spread:
+            self._respond(
+                "spread",
+                f"The models disagree about the force on atom {atom}: their spread is "
+                f"{spread[atom]:.3g} eV/Å, and {self.max_spread:g} eV/Å was allowed",
+            )
+
+    def _respond(self, kind: Literal["distance", "spread"], problem: str) -> None:
+        self.counts[kind] += 1
+        advice = "Train on such structures, relax the start, or add a repulsive floor (ZBL)"
+        if getattr(self, kind) == "raise":
+            raise InvalidInputError(f"{problem}. {advice}.")
+        if self.counts[kind] == 1:
+            message = f"{problem}. {advice}; this is said once."
+            warnings.warn(message, ExtrapolationWarning, stacklevel=2)
+
+
+def distance_limits(ranges: Mapping[str, Any] | None) -> np.ndarray | None:
+    """Return a table of smallest distances, shape (87, 87) in Å, from what `training_range` gave.
+
+    Raises
+    ------
+    InvalidInputError
+        If the ranges do not name pairs of elements and positive distances.
+    """
+    if not ranges:
+        return None
+    limits = np.zeros((LARGEST_NUMBER + 1, LARGEST_NUMBER + 1))
+    for pair, distance in ranges.items():
+        first, _, second = pair.partition("-")
+        known = first in atomic_numbers and second in atomic_numbers
+        if not known or not isinstance(distance, (int, float)) or not distance > 0:
+            message = (
+                "Expected a training range of pairs and distances in Å, such as 'H-O': 0.93; got "
+                f"{pair!r}: {distance!r}."
+            )
+            raise InvalidInputError(message)
+        a, b = atomic_numbers[first], atomic_numbers[second]
+        limits[a, b] = limits[b, a] = distance
+    return limits
