@@ -14,7 +14,7 @@ from typing import Any, Self
 from scikd._atomic import atomic_write_bytes
 from scikd._extras import require
 
-__all__ = ["ERRORS", "LOG", "TrainingLog", "root_mean_squares"]
+__all__ = ["ERRORS", "LOG", "UNITS", "TrainingLog", "root_mean_squares"]
 
 logger = logging.getLogger("scikd.md.training")
 

@@ -23,6 +23,7 @@ from .dispersion import D3CSO
 from .electrostatics import Electrostatics
 from .frames import AtomicBatch, select
 from .get import GET, GETSettings
+from .guard import training_range
 from .losses import LossOptions, fit_references, labels
 from .model import ForceField, ForceRule
 from .repulsion import ZBL
@@ -211,12 +212,15 @@ class TrainingResult:
         That epoch, from 1.
     path : Path or None
         Folder of the saved model.
+    rank : int
+        Of this process among those that trained together.
     """
 
     force_field: ForceField = field(repr=False)
     history: list[dict[str, float]] = field(repr=False)
     best_epoch: int
     path: Path | None
+    rank: int = 0
 
 
 def fit(
@@ -266,6 +270,7 @@ def fit(
         _check_labels(options.loss, chosen)
         force_field = model or _first_model(options, chosen)
         force_field.to(device=device, dtype=options.dtype).train()
+        _note_range(force_field, chosen)
         for batch in (chosen, held_out):
             force_field.check_elements(batch.numbers.to(device))
         shown: Progress = progress if rank == 0 else False
@@ -282,7 +287,8 @@ def fit(
         trainer.run()
     best = trainer.best.cpu().eval()
     path = trainer.save_best()
-    return TrainingResult(best, trainer.standing.history, trainer.standing.best_epoch, path)
+    standing = trainer.standing
+    return TrainingResult(best, standing.history, standing.best_epoch, path, rank)
 
 
 def build_force_field(
@@ -321,6 +327,15 @@ def _first_model(options: TrainingOptions, train: AtomicBatch) -> ForceField:
     elements = set(torch.unique(train.numbers).tolist())
     has_energy = train.energy is not None and options.fit_references
     return build_force_field(options, elements, fit_references(train) if has_energy else None)
+
+
+def _note_range(force_field: ForceField, train: AtomicBatch) -> None:
+    """Add to the metadata how close two elements come in training; what was known stays."""
+    old = force_field.metadata.get("training_range", {})
+    new = training_range(train)
+    force_field.metadata["training_range"] = old | {
+        pair: min(distance, old.get(pair, distance)) for pair, distance in new.items()
+    }
 
 
 def _structures(

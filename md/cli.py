@@ -1,0 +1,176 @@
+"""The commands ``scikd md ...``.
+
+A command parses, calls the public function that a user of the library would call, and says where
+the result lies. A command whose flags are the fields of a dataclass is built when it is run: that
+imports torch, and ``scikd md --help`` shall not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from scikd.exceptions import InvalidInputError
+
+__all__ = ["app"]
+
+
+def _train(options: Any) -> None:
+    """Train a force field.
+
+    A training that was stopped goes on when the same command is run again. Under torchrun it is
+    shared between processes: torchrun --nproc-per-node=4 -m scikd.cli md train train.yaml
+    """
+    from .training import fit  # noqa: PLC0415
+    from .training_report import training_report  # noqa: PLC0415
+
+    if options.output is None:
+        message = "Expected a folder for the model and the log: --output, or output in the file."
+        raise InvalidInputError(message)
+    result = fit(options)
+    if result.rank == 0:
+        page = training_report(result).write_html(options.output / "report.html")
+        typer.echo(f"The model lies in {result.path}, its learning curves in {page}")
+
+
+def _run(options: Any) -> None:
+    """Run molecular dynamics of a liquid, or of a structure in a file."""
+    from .dynamics import run_dynamics  # noqa: PLC0415
+
+    typer.echo(run_dynamics(options).summary())
+
+
+def _sample(options: Any) -> None:
+    """Make structures to label: packed clusters and boxes, explored by molecular dynamics."""
+    from .sampling import sample_structures  # noqa: PLC0415
+
+    path = sample_structures(options)
+    typer.echo(f"The structures lie in {path}")
+
+
+BUILT: dict[str, tuple[str, str, Callable[[Any], None]]] = {
+    "train": ("training", "TrainingOptions", _train),
+    "run": ("dynamics", "DynamicsOptions", _run),
+    "sample": ("sampling", "SamplingOptions", _sample),
+}
+"""Command to the module and the name of its options, and to what it does."""
+
+
+class BuiltGroup(TyperGroup):
+    """A group that makes the flags of some commands only when one of them is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *BUILT})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command; of one that is not built yet its name and its help."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in BUILT:
+            return TyperCommand(cmd_name, help=BUILT[cmd_name][2].__doc__)
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Build the command that is about to run."""
+        name = args[0] if args else ""
+        if name in BUILT and name not in self.commands:
+            self.commands[name] = _build(name)
+        return super().resolve_command(ctx, args)
+
+
+def _build(name: str) -> Any:
+    from ._options import command_for  # noqa: PLC0415
+
+    module, options, run = BUILT[name]
+    lone = typer.Typer(rich_markup_mode=None, add_completion=False)
+    cls = getattr(import_module(f"{__package__}.{module}"), options)
+    lone.command(name)(command_for(cls, run))
+    return typer.main.get_command(lone)
+
+
+app = typer.Typer(
+    name="md",
+    cls=BuiltGroup,
+    help="Interatomic potentials: distil and run molecular dynamics.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("evaluate")
+def evaluate_model(
+    data: Annotated[list[str], typer.Argument(help="Files of structures with labels.")],
+    model: Annotated[str, typer.Option(help='Folder of a force field, or "default".')] = "default",
+    report: Annotated[Path | None, typer.Option(help="Page of parity plots to write.")] = None,
+    numbers: Annotated[Path | None, typer.Option(help="JSON file of the errors to write.")] = None,
+    centred: Annotated[
+        bool, typer.Option(help="Take off the mean error of the energies first.")
+    ] = False,
+) -> None:
+    """Compare a force field with labels."""
+    from scikd._atomic import atomic_write_bytes  # noqa: PLC0415
+
+    from .evaluation import evaluate  # noqa: PLC0415
+    from .storage import load_force_field  # noqa: PLC0415
+    from .training_report import training_report  # noqa: PLC0415
+
+    metrics = evaluate(load_force_field(model), data, centred=centred)
+    typer.echo(metrics.table().to_text())
+    if numbers is not None:
+        text = json.dumps(metrics.as_dict(), indent=1)
+        atomic_write_bytes(numbers, text.encode())
+        typer.echo(f"The errors lie in {numbers}")
+    if report is not None:
+        page = training_report(metrics=metrics, title=f"Errors of {model}").write_html(report)
+        typer.echo(f"The report lies in {page}")
+
+
+@app.command("label")
+def label(
+    data: Annotated[list[str], typer.Argument(help="Files of structures.")],
+    output: Annotated[Path, typer.Option(help="File to write: .h5 or .xyz.", show_default=False)],
+    method: Annotated[
+        str,
+        typer.Option(
+            help='"GFN2-xTB", "GFN1-xTB", or a functional and a basis: "B3LYP/def2-SVPD".'
+        ),
+    ] = "GFN2-xTB",
+    store: Annotated[
+        Path, typer.Option(help="Folder that keeps the labels: a killed run goes on from it.")
+    ] = Path("labels"),
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = 1,
+    drop: Annotated[bool, typer.Option(help="Leave out structures that do not converge.")] = False,
+) -> None:
+    """Compute energies, forces, charges and dipoles by GFN2-xTB or DFT."""
+    from ._training_data import as_batch  # noqa: PLC0415
+    from .frames import from_ase, to_ase  # noqa: PLC0415
+    from .labelling import DFTTeacher, XTBTeacher, label_structures  # noqa: PLC0415
+    from .readers import write_frames  # noqa: PLC0415
+
+    xc, slash, basis = method.partition("/")
+    teacher = DFTTeacher(xc, basis) if slash else XTBTeacher(method)  # type: ignore[arg-type]
+    failures: Literal["drop", "raise"] = "drop" if drop else "raise"
+    frames = to_ase(as_batch(data))
+    labelled = label_structures(frames, teacher, store, n_jobs=jobs, failures=failures)
+    write_frames(output, from_ase(labelled.frames), level=teacher.name)
+    left_out = f", {len(labelled.failures)} left out" if labelled.failures else ""
+    typer.echo(f"{len(labelled.frames)} labelled structures lie in {output}{left_out}")
+
+
+@app.command("import-bamboo")
+def import_weights(
+    weights: Annotated[Path, typer.Argument(help="NumPy archive (.npz) of the released arrays.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the force field to make.")],
+) -> None:
+    """Turn released BAMBOO weights into a force field."""
+    from .bamboo import import_bamboo  # noqa: PLC0415
+
+    typer.echo(f"The force field lies in {import_bamboo(weights, output)}")

@@ -1,0 +1,173 @@
+"""The commands ``scikd md``: they parse, call, and say where the result lies."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import typer
+from ase import Atoms
+
+from scikd import cli
+from scikd.md.frames import from_ase
+from scikd.md.readers import read_frames, write_frames
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command in this process; return exit code, standard output and standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def water(tmp_path):
+    """Give a file of water molecules, bent and stretched, with labels from springs."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(12):
+        r, angle = 0.96 + rng.normal(scale=0.03, size=2), 1.82 + rng.normal(scale=0.05)
+        ends = [[r[0], 0, 0], [r[1] * np.cos(angle), r[1] * np.sin(angle), 0]]
+        frames.append(Atoms("OH2", [[0, 0, 0], *ends]))
+    batch = from_ase(frames)
+    x = batch.positions.reshape(12, 3, 3)
+    bonds = x[:, 1:] - x[:, :1]
+    lengths = bonds.norm(dim=2, keepdim=True)
+    pulls = -30.0 * (lengths - 0.96) * bonds / lengths
+    forces = torch.cat([-pulls.sum(1, keepdim=True), pulls], dim=1).reshape(-1, 3)
+    energy = -2000.0 + 15.0 * ((lengths - 0.96) ** 2).sum((1, 2))
+    charges = torch.tensor([-0.6, 0.3, 0.3], dtype=torch.float64).repeat(12)
+    labelled = replace(batch, energy=energy, forces=forces, charges=charges)
+    write_frames(tmp_path / "water.h5", labelled)
+    return tmp_path / "water.h5"
+
+
+SMALL = [
+    "--model.dim",
+    "8",
+    "--model.n-heads",
+    "2",
+    "--model.n-layers",
+    "2",
+    "--model.n-radial",
+    "6",
+]
+
+
+def test_help_is_quick_and_lists_all_commands():
+    program = (
+        "import sys; from scikd.cli import main\n"
+        "try: main(['md', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', *{'torch', 'ase', 'numba', 'numpy'}.intersection(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.rpartition("LOADED")[2].split() == []
+    for command in ("evaluate", "import-bamboo", "label", "run", "sample", "train"):
+        assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", ["train", "run", "evaluate", "label", "import-bamboo"])
+def test_each_command_has_help(run, command):
+    code, out, _ = run("md", command, "--help")
+    assert code == 0
+    assert "Usage: scikd md" in out
+
+
+def test_help_of_training_explains_every_flag(run):
+    _, out, _ = run("md", "train", "--help")
+    flags = re.findall(r"^  (--[\w.-]+)(?:[^\n]*)\n?", out, re.MULTILINE)
+    assert len(flags) > 40
+    text = " ".join(out.split())
+    assert "--learning-rate NUMBER After the warm-up. [default: 0.003]" in text
+    assert "--loss.huber NUMBER|none Error, in the unit of each term" in text
+
+
+def test_train_then_evaluate(run, water, tmp_path):
+    options = tmp_path / "train.yaml"
+    options.write_text(f"train: {water}\nepochs: 9\nbatch_size: 4\nmodel: {{cutoff: 3.0}}\n")
+    output = tmp_path / "out"
+    code, out, err = run("md", "train", options, "--epochs", "2", "--output", output, *SMALL)
+    assert code == 0, err
+    assert f"The model lies in {output / 'model'}" in out
+    assert "epoch 2/2" in err
+    page = (output / "report.html").read_text()
+    assert "Learning curves" in page
+    numbers, report = tmp_path / "errors.json", tmp_path / "test.html"
+    code, out, err = run(
+        "md", "evaluate", water, "--model", output / "model",
+        "--numbers", numbers, "--report", report, "--centred",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "forces within molecules" not in out  # the file does not say which molecules there are
+    assert re.search(r"forces +[\d.,]+ +[\d.,]+ +[\d.,]+ +meV/Å +108", out)
+    found = json.loads(numbers.read_text())
+    assert set(found["errors"]) == {"energy", "forces", "charges"}
+    assert set(found["by_element"]["forces"]) == {"H", "O"}
+    assert "Parity" in report.read_text()
+
+
+def test_train_says_what_is_wrong_in_one_line(run, water, tmp_path):
+    code, _, err = run("md", "train", "--train", water)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--output" in err
+    code, _, err = run("md", "train", "--train", water, "--epochs", "many", "--output", tmp_path)
+    assert code == 2
+    assert "epochs is 'many', expected a whole number" in err
+    options = tmp_path / "train.yaml"
+    options.write_text("epoch: 3\n")
+    code, _, err = run("md", "train", options)
+    assert code == 2
+    assert "epoch is no option, did you mean epochs" in err
+
+
+def test_label(run, water, tmp_path):
+    pytest.importorskip("tblite")
+    bare = replace(read_frames(water), energy=None, forces=None, charges=None)
+    write_frames(tmp_path / "bare.h5", bare)
+    output = tmp_path / "labelled.h5"
+    code, out, err = run(
+        "md", "label", tmp_path / "bare.h5", "--output", output, "--store", tmp_path / "store"
+    )
+    assert code == 0, err
+    assert "12 labelled structures lie in" in out
+    labelled = read_frames(output)
+    assert labelled.energy.mean().item() == pytest.approx(-137.9, abs=1.0)
+    charges = labelled.charges.reshape(12, 3)
+    assert (charges[:, 0] < -0.4).all()
+    code, _, err = run("md", "label", tmp_path / "bare.h5", "--output", output, "--method", "AM1")
+    assert code == 2
+    assert "got 'AM1'" in err
+
+
+def test_import_bamboo(run, scikd_data, tmp_path):
+    weights = scikd_data("md/bamboo_released/weights.npz")
+    code, out, err = run("md", "import-bamboo", weights, tmp_path / "bamboo")
+    assert code == 0, err
+    assert "The force field lies in" in out
+    code, _, err = run("md", "import-bamboo", tmp_path / "absent.npz", tmp_path / "other")
+    assert code == 2
+    assert "absent.npz" in err
+
+
+def test_every_command_is_a_command():
+    from scikd.md.cli import app
+
+    group = typer.main.get_command(app)
+    assert {"evaluate", "label", "import-bamboo", "train", "run", "sample"} == set(
+        group.list_commands(None)
+    )
