@@ -16,9 +16,23 @@ from ase.geometry import complete_cell
 
 from scikd.exceptions import InvalidInputError
 
-__all__ = ["HalfList", "all_pairs", "bonds", "complete_box", "pairs_within", "require_finite"]
+__all__ = [
+    "FEW_ATOMS",
+    "HalfList",
+    "all_pairs",
+    "bonds",
+    "complete_box",
+    "pairs_within",
+    "require_finite",
+]
 
-BOND_FACTOR = 1.25  # of the sum of covalent radii
+FEW_ATOMS = 300  # of which all pairs cost no more than a search
+SPARSE = 3.0  # Å, between more atoms than these; one that flew off must not make all pairs near
+
+# Of the sum of covalent radii. Tried on hot and stretched carbonates and on hot water: hydrogen
+# strays farther from its atom than a hydrogen bond is long, and so belongs to its nearest alone.
+BOND_FACTOR = 1.4
+HYDROGEN_FACTOR = 1.6
 IONS = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56)  # alkali and alkaline-earth metals
 
 
@@ -101,10 +115,13 @@ def pairs_within(
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     require_finite(positions)
     box = complete_box(cell, pbc)
-    widest = max(cutoffs)
-    if np.all(pbc) and len(positions):
-        # A search makes cells as wide as the cutoff; far more cells than atoms are a waste.
-        widest = max(widest, (abs(np.linalg.det(box)) / len(positions)) ** (1 / 3))
+    # A search makes cells as wide as the cutoff; far more cells than atoms are a waste.
+    lengths = np.linalg.norm(box, axis=1)
+    free = ~np.asarray(pbc, dtype=bool)
+    if len(positions) and free.any():
+        lengths[free] += np.ptp((positions @ np.linalg.inv(box))[:, free], axis=0)
+    spacing = (np.prod(lengths) / max(len(positions), 1)) ** (1 / 3)
+    widest = max(*cutoffs, spacing if len(positions) <= FEW_ATOMS else min(spacing, SPARSE))
     # One thread, sorted: the order of pairs, and with it every sum, is the same in each run.
     search = vesin.NeighborList(cutoff=widest, full_list=False, sorted=True, n_threads=1)
     i, j, shifts, distances = search.compute(positions, box, pbc, "ijSd")
@@ -119,10 +136,22 @@ def pairs_within(
 def bonds(
     numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
 ) -> HalfList:
-    """Return the pairs closer than 1.25 times the sum of covalent radii; alkalis have no bonds."""
+    """Return the pairs that are bonded, by their distance over the sum of covalent radii.
+
+    Hydrogen is bonded to its nearest atom, up to 1.6; others up to 1.4; alkalis to nobody.
+    """
+    hydrogen = numbers == 1
     radii = np.where(np.isin(numbers, IONS), np.nan, covalent_radii[numbers])
     if np.isnan(radii).all():
         return all_pairs(0)
-    (pairs,) = pairs_within(positions, cell, pbc, BOND_FACTOR * 2 * np.nanmax(radii))
-    distances = np.linalg.norm(pairs.vectors(positions), axis=1)
-    return pairs.only(distances < BOND_FACTOR * (radii[pairs.i] + radii[pairs.j]))
+    largest = np.nanmax(radii) + max(np.nanmax(radii), covalent_radii[1])
+    (pairs,) = pairs_within(positions, cell, pbc, HYDROGEN_FACTOR * largest)
+    i, j = pairs.i, pairs.j
+    ratios = np.linalg.norm(pairs.vectors(positions), axis=1) / (radii[i] + radii[j])
+    nearest = np.full(len(numbers), np.inf)
+    for end in (i, j):
+        np.fmin.at(nearest, end, ratios)
+    # Two hydrogens are a molecule if each is nearest to the other.
+    settled = (~hydrogen[i] | (ratios <= nearest[i])) & (~hydrogen[j] | (ratios <= nearest[j]))
+    reach = np.where(hydrogen[i] | hydrogen[j], HYDROGEN_FACTOR, BOND_FACTOR)
+    return pairs.only(np.flatnonzero((ratios < reach) & settled))

@@ -22,7 +22,7 @@ from torch_geometric.data import Batch, Data
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import HalfList, all_pairs, bonds, pairs_within
+from ._half_list import FEW_ATOMS, HalfList, all_pairs, bonds, pairs_within
 from ._labels import LABELS, PER_ATOM, labels_of, molecules_of, require_keys, total_charge_of
 
 __all__ = [
@@ -40,7 +40,6 @@ LARGEST_NUMBER = 86  # radon: what the network's table of elements ends with
 
 SMALLEST_DISTANCE = 0.3  # Å
 SINGULAR = 1e-6  # of the volume that vectors of this length would span at right angles
-FEW_ATOMS = 300  # below, all distances are computed sooner than a neighbour list
 MOST_SHOWN = 10  # faulty structures in one message
 
 
@@ -436,8 +435,9 @@ def _overlap(pairs: HalfList, positions: np.ndarray, numbers: np.ndarray, smalle
 def find_molecules(atoms: Atoms) -> np.ndarray:
     """Find the molecules of a structure, through periodic boundaries too.
 
-    Two atoms are bonded if they are closer than 1.25 times the sum of their covalent radii. Alkali
-    and alkaline-earth metals are ions in an electrolyte, and stand alone.
+    Two atoms are bonded if they are closer than 1.4 times the sum of their covalent radii; hydrogen
+    to its nearest atom alone, up to 1.6 times. Alkali and alkaline-earth metals are ions in an
+    electrolyte, and stand alone.
 
     Parameters
     ----------

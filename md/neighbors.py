@@ -14,12 +14,10 @@ import torch
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import HalfList, all_pairs, complete_box, pairs_within, require_finite
+from ._half_list import FEW_ATOMS, HalfList, all_pairs, complete_box, pairs_within, require_finite
 from .frames import AtomicBatch
 
 __all__ = ["Neighbors", "Pairs", "VerletList", "collate_neighbors", "find_neighbors"]
-
-FEW_ATOMS = 300  # in free space, below: near pairs are picked from all pairs
 
 
 @dataclass(frozen=True, eq=False)
