@@ -81,7 +81,7 @@ UNITS = {
     **_named("cal", float(ase_units.kcal) / 1e3, 1),
     **_named("kcal", float(ase_units.kcal), 1),
     **_named("Å A Ang Angstrom angstrom", 1.0, 0, 1),
-    **_named("bohr Bohr a0", BOHR, 0, 1),
+    **_named("bohr Bohr", BOHR, 0, 1),
     **_named("pm", 1e-2, 0, 1),
     **_named("nm", 10.0, 0, 1),
     **_named("cm", METRE / 100, 0, 1),
@@ -113,8 +113,8 @@ TOKEN = re.compile(r"\s*([*·/]?)\s*([^\W\d_]+|1)(?:(?:\^|\*\*)?(-?\d+))?\s*")
 
 def _parse(text: str) -> _Unit:
     """Read a product of units and their powers, such as ``kcal/mol/Å`` or ``eV Å^-3``."""
-    # The Ångström sign and the letter look alike, and are two characters.
-    plain = text.replace("\u212b", "Å").translate(SUPERSCRIPTS)
+    # The Ångström sign and the letter look alike, and are two characters. The 0 in a0 is no power.
+    plain = re.sub(r"\ba[0₀]", "bohr", text.replace("\u212b", "Å")).translate(SUPERSCRIPTS)
     unit, place = _Unit(1.0), 0
     while place < len(plain) or not place:
         match = TOKEN.match(plain, place)
