@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from scikd._extras import require
 from scikd.exceptions import InvalidInputError
 from scikd.report import PALETTE, Figure, Report, Section, Table
 
@@ -19,8 +20,16 @@ from .training import TrainingResult
 __all__ = ["plot_learning_curve", "plot_parity", "training_report"]
 
 MOST_DOTS = 8000  # more make a larger file, and no other picture
-PLOTTED = ("energy", "forces", "charges", "dipole", "stress")
-PANEL = (3.1, 2.9)  # inches
+# Quantities with a parity plot, in the units of their labels.
+PLOTTED = {
+    "energy": "eV/atom",
+    "forces": "eV/Å",
+    "charges": "e",
+    "dipole": "e·Å",
+    "stress": "eV/Å³",
+}
+WIDTH = {1: 1, 2: 2, 4: 2}  # panels side by side; else three
+PANEL = 2.75  # inches
 
 
 def training_report(
@@ -126,14 +135,20 @@ def plot_learning_curve(
     unit : str, default=""
         For the vertical axis.
     """
-    for which, colour in (("train", PALETTE[5]), ("validation", PALETTE[0])):
+    for which, colour in (("train", PALETTE[4]), ("validation", PALETTE[0])):
         drawn = [(r["epoch"], r[f"{which}_{name}"]) for r in history if f"{which}_{name}" in r]
         drawn = [(epoch, value) for epoch, value in drawn if value > 0.0]
         if drawn:
             marker = "o" if len(drawn) < 3 else None  # of one or two points there is no line
             axes.plot(*zip(*drawn, strict=True), color=colour, label=which, marker=marker)
     axes.set_yscale("log")
-    axes.grid(which="both", alpha=0.35)
+    ticker = require("matplotlib.ticker", extra="plots", feature="A plot")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=6))
+    # Plain numbers, and enough of them where the curve spans less than a decade.
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.grid()
     axes.set_xlabel("epoch")
     axes.set_ylabel(unit)
 
@@ -150,29 +165,40 @@ def _groups(
     return [(palette[int(z)], chemical_symbols[z], chosen[rows[chosen] == z]) for z in order]
 
 
+def _layout(n: int, height: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Return rows and columns of n panels, and the size of all in inches."""
+    width = WIDTH.get(n, 3)
+    rows = math.ceil(n / width)
+    return (rows, width), (PANEL * width + 0.3, height * rows + 0.2)
+
+
+def _spelled(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
+
+
 def _test_section(metrics: Metrics) -> Section:
     names = [name for name in PLOTTED if name in metrics.errors]
 
     def draw(grid: Any) -> None:
         for axes, name in zip(grid, names, strict=False):
-            title, unit, factor = QUANTITIES[name]
-            per_atom = name in {"forces", "charges"}
+            error = metrics.errors[name]
             plot_parity(
                 axes,
-                factor * metrics.labels[name],
-                factor * metrics.predictions[name],
-                numbers=metrics.numbers if per_atom else None,
-                unit=unit,
+                metrics.labels[name],
+                metrics.predictions[name],
+                numbers=metrics.numbers if name in {"forces", "charges"} else None,
+                unit=PLOTTED[name],
                 legend=name == "forces" or "forces" not in names,
             )
-            axes.set_title(f"{title}, RMSE {metrics.errors[name].rmse:.3g} {unit}")
+            axes.set_title(name)
+            text = f"RMSE {_spelled(error.rmse)} {error.unit}"
+            axes.text(0.97, 0.04, text, ha="right", transform=axes.transAxes, fontsize=9.0)
         for axes in grid[len(names) :]:
             axes.set_visible(False)
 
     items: list[Table | Figure] = [metrics.table()]
     if names:
-        panels = (math.ceil(len(names) / 2), min(len(names), 2))
-        size = (PANEL[0] * panels[1] + 0.4, PANEL[1] * panels[0] + 0.3)
+        panels, size = _layout(len(names), PANEL)
         note = "Predictions over labels; on the line they are equal. At most 8,000 dots a plot."
         items.append(Figure("Parity", draw, note=note, size=size, panels=panels))
     if metrics.by_element:
@@ -187,7 +213,7 @@ def _summary(metrics: Metrics) -> str:
             error = metrics.errors[name]
             title = QUANTITIES[name][0]
             share = f", {error.rmse / error.spread:.1%} of their spread" if error.spread else ""
-            parts.append(f"{title} {error.rmse:.3g} {error.unit}{share}")
+            parts.append(f"{title} {_spelled(error.rmse)} {error.unit}{share}")
     return f"Root mean square errors: {'; '.join(parts)}." if parts else ""
 
 
@@ -209,8 +235,7 @@ def _training_section(result: TrainingResult) -> Section:
             axes.set_visible(False)
 
     last = history[-1]
-    panels = (math.ceil(len(columns) / 2), min(len(columns), 2))
-    size = (PANEL[0] * panels[1] + 0.4, 2.2 * panels[0] + 0.3)
+    panels, size = _layout(len(columns), 2.2)
     note = (
         "Training: the weights themselves, averaged over the steps of an epoch while they change. "
         "Validation: averaged weights, at the end of the epoch."

@@ -145,6 +145,12 @@ def test_published_forces_loss_and_optimiser_run():
     assert "validation_virial_meV_per_atom" in history[-1]
 
 
+def test_a_network_alone_can_be_trained():
+    result = fit(tiny(electrostatics=False), train=labelled(), progress=False)
+    assert result.force_field.electrostatics is None
+    assert np.isfinite(result.history[-1]["train_loss"])
+
+
 def test_early_stopping(caplog):
     options = tiny(epochs=50, patience=2, learning_rate=1e-9, warmup_epochs=0.0, ema_decay=0.0)
     data = labelled()
