@@ -76,6 +76,15 @@ class Network:
     threads : int or None
         Threads to use; None takes the processors there are. No result depends on it.
 
+    Attributes
+    ----------
+    weights : Weights
+        In the order of the kernels.
+    table : FilterTable
+        The filter.
+    pool : ThreadPoolExecutor or None
+        The threads, if there is more than one.
+
     Notes
     -----
     Not to be used by two threads at once: buffers belong to the object.
@@ -108,7 +117,7 @@ class Network:
         dim, hid = self.weights.dim, self.weights.energy_head.first.shape[1]
         self._wide, self._narrow, self._hidden = (Lanes(name, n) for n in (dim, n_heads, hid))
         self._zero = np.zeros((1, dim), self.dtype)
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+        self.pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
         self._n_atoms = -1
         self._kind = (name, dim, n_heads, hid)
 
@@ -174,11 +183,11 @@ class Network:
         n_blocks = -(-self._n_atoms // BLOCK)
         pieces = min(self.threads, n_blocks)
         ends = [min(n_blocks * k // pieces * BLOCK, self._n_atoms) for k in range(pieces + 1)]
-        if self._pool is None or pieces == 1:
+        if self.pool is None or pieces == 1:
             kernel(0, self._n_atoms, *args)
             return
         spans = itertools.pairwise(ends[1:])
-        waiting = [self._pool.submit(kernel, a, b, *args) for a, b in spans]
+        waiting = [self.pool.submit(kernel, a, b, *args) for a, b in spans]
         kernel(ends[0], ends[1], *args)  # this thread works too
         for future in waiting:
             future.result()
