@@ -34,7 +34,7 @@ UNITS = {
 
 
 def _h5py() -> Any:
-    return require("h5py", extra="md", feature="HDF5 files")
+    return require("h5py", extra="md", feature="Reading and writing HDF5")
 
 
 def hdf5_bytes(batch: AtomicBatch, level: str) -> bytes:

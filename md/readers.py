@@ -172,7 +172,7 @@ def read_frames(
     elif kind == "deepmd":
         batch = read_deepmd(path, units.factor)
     elif kind in _FRAMES_OF:
-        batch = _read_with_ase(path, _FRAMES_OF[kind], keys, units)
+        batch = _read_with_ase(path, kind, keys, units)
     else:
         message = (
             f"Expected one of the formats {', '.join(FORMATS)}; got {format or path.name!r}. Give "
@@ -233,27 +233,19 @@ def write_frames(
 
 
 def _extxyz(path: Path) -> Iterator[Atoms]:
-    last: Atoms | None = None
     with path.open(encoding="utf-8") as file:
-        for atoms in ase.io.iread(file, ":", format="extxyz"):
-            if last is not None:
-                yield last
-            last = atoms
-    if last is not None:
-        _check_last_line(path)
-        yield last
+        yield from ase.io.iread(file, ":", format="extxyz")
 
 
-def _check_last_line(path: Path) -> None:
-    """Find a last number cut short, which would be read as another number."""
+def _last_number_is_cut(path: Path) -> bool:
+    """Say whether the last line seems to have lost its end, so that its last number is another."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().split(b"\n")
-    if lines[-1].strip() and len(lines) > 2:
-        last, before = lines[-1].rstrip(), lines[-2].rstrip()
-        if len(last) < len(before) and len(last.split()) == len(before.split()):
-            message = "its last line has no end and is shorter than the one before"
-            raise ValueError(message)
+        lines = [line.rstrip() for line in file.read().split(b"\n")]
+    if not lines[-1] or len(lines) < 3:
+        return False
+    last, before = lines[-1], lines[-2]
+    return len(last) < len(before) and len(last.split()) == len(before.split())
 
 
 def _database(path: Path) -> Iterator[Atoms]:
@@ -276,15 +268,10 @@ _FRAMES_OF: dict[str, Callable[[Path], Iterator[Atoms]]] = {
 }
 
 
-def _read_with_ase(
-    path: Path,
-    frames_of: Callable[[Path], Iterator[Atoms]],
-    keys: LabelKeys,
-    units: LabelUnits,
-) -> AtomicBatch:
+def _read_with_ase(path: Path, kind: str, keys: LabelKeys, units: LabelUnits) -> AtomicBatch:
     frames: list[Atoms] = []
     try:
-        frames.extend(frames_of(path))
+        frames.extend(_FRAMES_OF[kind](path))
     except OSError as error:
         if error.errno:
             raise storage_error(error, "read", path) from error
@@ -294,13 +281,15 @@ def _read_with_ase(
     if not frames:
         message = f"Expected at least one structure in {path}; there is none."
         raise CorruptFileError(message)
+    if kind == "extxyz" and _last_number_is_cut(path):
+        raise _cut_short(path, len(frames) - 1, "its last line is shorter than the one before")
     require_keys(frames, asdict(keys))
     where = (f"structure {k} of {path}" for k in itertools.count())
     plain = [_in_our_units(f, keys, units, w) for f, w in zip(frames, where, strict=False)]
     return from_ase(plain, check=False)
 
 
-def _cut_short(path: Path, number: int, error: Exception) -> CorruptFileError:
+def _cut_short(path: Path, number: int, error: Exception | str) -> CorruptFileError:
     return CorruptFileError(
         f"Could not read structure {number} (counted from 0) of {path}: {error}. The file seems "
         "to be cut short or garbled: copy it again, or remove what comes from there on."
