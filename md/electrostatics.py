@@ -27,9 +27,10 @@ from .units import COULOMB
 
 __all__ = ["Electrostatics", "Reciprocal"]
 
-Reciprocal = Literal["ewald", "pme"]
+Reciprocal = Literal["auto", "ewald", "pme"]
 
 _SWITCH_WIDTH = 1.0  # Å
+_MOST_BY_WAVES = 300  # atoms up to which the direct sum was measured to be faster than a mesh
 # The error estimates depend on the density of the charges; that of a dense liquid, in 1/Å³, stands
 # for all, so that a model's splitting does not change with the structure.
 _DENSITY = 0.1
@@ -61,10 +62,10 @@ class Electrostatics:
     splitting : float or None, default=None
         :math:`g` in 1/Å. None chooses it from `cutoff` and `accuracy`; without a reciprocal sum,
         None is 0.
-    reciprocal : {"ewald", "pme"} or None, default="ewald"
-        The sum over reciprocal lattice vectors: directly, at a cost that grows with the square of
-        the number of atoms; on a mesh (better beyond about 2000 atoms); or not at all, where
-        somebody else computes it.
+    reciprocal : {"auto", "ewald", "pme"} or None, default="auto"
+        The sum over reciprocal lattice vectors: directly ("ewald"), in a time that grows with the
+        square of the number of atoms; on a mesh ("pme"); whichever is faster, the mesh from 300
+        atoms on; or not at all, where somebody else computes it.
     accuracy : float, default=1e-6
         Wanted rms error of the forces, relative to that between two charges of the structure's
         rms charge, 1 Å apart. See Notes.
@@ -95,7 +96,7 @@ class Electrostatics:
     constant: float = COULOMB
     cutoff: float = 10.0
     splitting: float | None = None
-    reciprocal: Reciprocal | None = "ewald"
+    reciprocal: Reciprocal | None = "auto"
     accuracy: float = 1e-6
     smooth: bool = True
     free_cutoff: float | None = None
@@ -116,8 +117,9 @@ class Electrostatics:
             problems.append("splitting is 0, which goes with reciprocal=None only")
         if not 0 < self.accuracy < 0.01:
             problems.append(f"accuracy is {self.accuracy!r}, expected between 0 and 0.01")
-        if self.reciprocal not in ("ewald", "pme", None):
-            problems.append(f"reciprocal is {self.reciprocal!r}, expected 'ewald', 'pme' or None")
+        if self.reciprocal not in ("auto", "ewald", "pme", None):
+            expected = "'auto', 'ewald', 'pme' or None"
+            problems.append(f"reciprocal is {self.reciprocal!r}, expected {expected}")
         if self.free_cutoff is not None and not self.free_cutoff > 0:
             problems.append(f"free_cutoff is {self.free_cutoff!r}, expected positive or None")
         if problems:
@@ -259,17 +261,22 @@ class Electrostatics:
         self, positions: Tensor, charges: Tensor, cell: Tensor, periodic: Tensor, batch: Tensor
     ) -> Tensor:
         """Return the potential in V that is not in the pairs, (N,), 0 in structures without."""
-        atoms = torch.nonzero(periodic[batch]).flatten()
-        structure = torch.cumsum(periodic, 0) - 1
-        where = (
-            positions[atoms].double(),
-            charges[atoms].double(),
-            cell[periodic].double(),
-            structure[batch[atoms]],
-        )
-        if self.reciprocal == "ewald":
-            found = ewald_potentials(*where, splitting=self.g, cutoff=self.reciprocal_cutoff)
-        else:
-            found = spme_potentials(*where, splitting=self.g, accuracy=self.accuracy)
-        zero = torch.zeros(len(charges), dtype=found.dtype, device=found.device)
-        return self.constant * zero.index_add(0, atoms, found)
+        limit = {"auto": _MOST_BY_WAVES, "pme": 0, "ewald": len(batch)}[str(self.reciprocal)]
+        large = torch.bincount(batch, minlength=len(cell)) > limit
+        potentials = torch.zeros(len(charges), dtype=torch.float64, device=charges.device)
+        for on_mesh, structures in ((True, periodic & large), (False, periodic & ~large)):
+            atoms = torch.nonzero(structures[batch]).flatten()
+            if not len(atoms):
+                continue
+            where = (
+                positions[atoms].double(),
+                charges[atoms].double(),
+                cell[structures].double(),
+                (torch.cumsum(structures, 0) - 1)[batch[atoms]],
+            )
+            if on_mesh:
+                found = spme_potentials(*where, splitting=self.g, accuracy=self.accuracy)
+            else:
+                found = ewald_potentials(*where, splitting=self.g, cutoff=self.reciprocal_cutoff)
+            potentials = potentials.index_add(0, atoms, found)
+        return self.constant * potentials

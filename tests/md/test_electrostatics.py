@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scikd.exceptions import InvalidInputError
+from scikd.md import electrostatics
 from scikd.md._ewald import ORDER, mesh_shape, spline_response, spline_weights
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.units import COULOMB
@@ -203,7 +204,8 @@ def test_energy_does_not_depend_on_place_turn_or_choice_of_images(seed, reciproc
     np.testing.assert_allclose(after, before, atol=1e-10 if reciprocal == "ewald" else 3e-5)
 
 
-def test_structures_of_a_batch_do_not_see_each_other():
+def test_structures_of_a_batch_do_not_see_each_other(monkeypatch):
+    monkeypatch.setattr(electrostatics, "_MOST_BY_WAVES", 7)  # one each way
     terms = Electrostatics(cutoff=5.0, accuracy=1e-5)
     boxes = [random_box(n, length, n) for n, length in ((7, 5.0), (4, 6.0), (9, 5.5))]
     kinds = [ALL, NONE, ALL]
@@ -211,7 +213,7 @@ def test_structures_of_a_batch_do_not_see_each_other():
         naive.half_list(x, cell, pbc, 5.0 if all(pbc) else 1e9)
         for (x, _, cell), pbc in zip(boxes, kinds, strict=True)
     ]
-    for reciprocal in ("ewald", "pme"):
+    for reciprocal in ("ewald", "pme", "auto"):
         terms = dataclasses.replace(terms, reciprocal=reciprocal)
         alone = [
             energies(terms, *(tensor(part) for part in box), pbc=pbc, pairs=pairs)
@@ -237,6 +239,17 @@ def test_structures_of_a_batch_do_not_see_each_other():
             ),
         )
         np.testing.assert_allclose(together, torch.cat(alone), atol=1e-10)
+
+
+def test_large_structures_go_to_the_mesh():
+    for n_atoms, method in ((300, "ewald"), (301, "pme")):
+        positions, charges, cell = (tensor(part) for part in random_box(n_atoms, 15.0))
+        pairs = [part[:0] for part in naive_pairs(positions, cell, 2.0)]
+        found, expected = (
+            energies(Electrostatics(reciprocal=r), positions, charges, cell, pairs=pairs)
+            for r in ("auto", method)
+        )
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("reciprocal", ["ewald", "pme"])
