@@ -232,6 +232,7 @@ class Run:
                 self.atoms.set_cell(self.atoms.cell * self.growth, scale_atoms=True)
                 self.forces = None
             self.forces = self.integrator.step(self.forces)
+            self._stand_still()
             problem = watch.check(self.atoms, self.forces)
         except Exception as error:
             raise self._blown_up(watch, f"{type(error).__name__}: {error}") from error
@@ -241,6 +242,13 @@ class Run:
         if self.step == self.options.n_equilibration:
             self.spent += sum(self._sums().values())
             self._enter_stage()
+
+    def _stand_still(self) -> None:
+        """Take off the momentum of the whole, which a mesh in the forces does not conserve."""
+        if self.atoms.pbc.any():
+            momenta, masses = self.atoms.get_momenta(), self.atoms.get_masses()
+            velocity = momenta.sum(axis=0) / masses.sum()
+            self.atoms.set_momenta(momenta - masses[:, None] * velocity)
 
     def _blown_up(self, watch: Watch, problem: str) -> Exception:
         """Write the last good frame, and return the error that tells where it lies."""

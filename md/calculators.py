@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,20 +17,16 @@ from scikd.fingerprints import fingerprint_inputs
 from scikd.quantities import Quantity
 from scikd.teachers import Teacher
 
-from ._torch_engine import TorchEngine
+from ._engines import DTYPES, Engine, choose_engine, fingerprint_of, frozen_copy, make_engine
 from .frames import check_geometry, from_ase
-from .get import GET
 from .guard import Guard, Response, distance_limits
 from .model import ForceField
-from .neighbors import VerletList
-from .storage import describe, load_force_field
+from .storage import load_force_field
 
 __all__ = ["CalculatorTeacher", "EnsembleCalculator", "ForceFieldCalculator", "ForceFieldTeacher"]
 
-Engine = Literal["auto", "torch", "numba"]
 Given = Guard | Response | None
 PROPERTIES = ["energy", "free_energy", "forces", "stress", "charges", "dipole"]
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 QUANTITIES = {
     quantity.name: quantity
     for quantity in (
@@ -50,19 +45,6 @@ SHAPES = {
     "stress": (6,),
     "dipole": (3,),
 }
-
-
-class _Engine(Protocol):
-    verlet: VerletList
-
-    def compute(
-        self,
-        positions: np.ndarray,
-        numbers: np.ndarray,
-        cell: np.ndarray,
-        pbc: np.ndarray,
-        total_charge: float = 0.0,
-    ) -> Mapping[str, Any]: ...
 
 
 class _ChargedCalculator(Calculator):
@@ -143,7 +125,7 @@ class ForceFieldCalculator(_ChargedCalculator):
         self,
         model: ForceField | str | Path = "default",
         *,
-        engine: Engine = "auto",
+        engine: Literal["auto", "torch", "numba"] = "auto",
         dtype: str = "auto",
         skin: float = 1.0,
         threads: int | None = None,
@@ -153,7 +135,7 @@ class ForceFieldCalculator(_ChargedCalculator):
     ) -> None:
         super().__init__()
         model = model if isinstance(model, ForceField) else load_force_field(model)
-        self.engine, place = _choose(engine, device, model)
+        self.engine, place = choose_engine(engine, device, model)
         if dtype not in ("auto", *DTYPES):
             message = f"Expected dtype 'auto', 'float32' or 'float64'; got {dtype!r}."
             raise InvalidInputError(message)
@@ -161,18 +143,18 @@ class ForceFieldCalculator(_ChargedCalculator):
             precision = model.dtype if self.engine == "torch" else torch.float32
         else:
             precision = DTYPES[dtype]
-        self.force_field = _frozen_copy(model, place, precision)
+        self.force_field = frozen_copy(model, place, precision)
         self.skin, self.threads, self.total_charge = skin, threads, total_charge
         self.guard = _as_guard(guard)
         self._limits = distance_limits(model.metadata.get("training_range"))
-        self._made: _Engine | None = None
+        self._made: Engine | None = None
         self._rebuilds = 0
         self._reference: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def fingerprint(self) -> str:
         """Digest of the model."""
-        return _fingerprint(self.force_field)
+        return fingerprint_of(self.force_field)
 
     @property
     def neighbor_reference(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -206,7 +188,8 @@ class ForceFieldCalculator(_ChargedCalculator):
         super().calculate(atoms, properties or ["energy"], system_changes)
         assert self.atoms is not None  # noqa: S101 - for the type checker; ASE sets it
         atoms = self.atoms
-        if {"numbers", "pbc"} & set(system_changes):
+        finite = np.isfinite(atoms.positions.sum() + atoms.cell[:].sum())
+        if {"numbers", "pbc"} & set(system_changes) or not finite:
             check_geometry(from_ase(atoms, check=False))
             self.force_field.check_elements(
                 torch.as_tensor(atoms.numbers, device=self.force_field.device)
@@ -248,61 +231,14 @@ class ForceFieldCalculator(_ChargedCalculator):
             raise InvalidInputError(message)
         return results
 
-    def _engine(self) -> _Engine:
+    def _engine(self) -> Engine:
         if self._made is None:
-            if self.engine == "torch":
-                self._made = TorchEngine(self.force_field, self.skin, self.threads)
-            else:
-                self._made = _numba_engine(self.force_field, self.skin, self.threads)
+            self._made = make_engine(self.engine, self.force_field, self.skin, self.threads)
         return self._made
-
-
-def _numba_engine(model: ForceField, skin: float, threads: int | None) -> _Engine:
-    from .engine import NumbaEngine  # noqa: PLC0415 - compiled only where it is used
-
-    precision = str(model.dtype).removeprefix("torch.")
-    engine: _Engine = NumbaEngine(model, dtype=precision, skin=skin, threads=threads)
-    return engine
-
-
-def _choose(engine: str, device: str, model: ForceField) -> tuple[Literal["torch", "numba"], str]:
-    """Return the engine and the device, or raise an error if they do not go together."""
-    if engine not in ("auto", "torch", "numba"):
-        message = f"Expected engine 'auto', 'torch' or 'numba'; got {engine!r}."
-        raise InvalidInputError(message)
-    if device == "auto":
-        device = "cuda" if engine != "numba" and torch.cuda.is_available() else "cpu"
-    try:
-        on_cpu = torch.device(device).type == "cpu"
-    except RuntimeError as error:
-        message = f"Expected a device of torch, such as 'cpu' or 'cuda'; got {device!r}."
-        raise InvalidInputError(message) from error
-    compiled = isinstance(model.architecture, GET) and on_cpu
-    if engine == "numba" and not compiled:
-        message = (
-            "The engine 'numba' computes GET networks on the CPU; got "
-            f"{type(model.architecture).__name__} on {device!r}. Use engine='torch'."
-        )
-        raise InvalidInputError(message)
-    chosen: Literal["torch", "numba"] = "numba" if compiled and engine != "torch" else "torch"
-    return chosen, device
 
 
 def _as_guard(given: Given) -> Guard:
     return given if isinstance(given, Guard) else Guard(given or "ignore", given or "ignore")
-
-
-def _frozen_copy(model: ForceField, device: str, dtype: torch.dtype) -> ForceField:
-    frozen = copy.deepcopy(model).to(device=device, dtype=dtype).eval()
-    # Otherwise every step would record what training needs.
-    return frozen.requires_grad_(requires_grad=False)
-
-
-def _fingerprint(model: ForceField) -> str:
-    """Return a digest of settings and weights: 64 hexadecimal digits."""
-    weights = {name: values.cpu() for name, values in model.state_dict().items()}
-    settings = {**describe(model), "metadata": None}
-    return fingerprint_inputs([settings, weights, model.references])
 
 
 class CalculatorTeacher(Teacher):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
@@ -27,9 +28,12 @@ from scikd.md import _run
 from scikd.md._integrators import BAR, degrees_of_freedom, density_of, temperature_of
 from scikd.md._start import move_mass_to_hydrogen
 from scikd.md._trajectory import Recorder
+from scikd.md.calculators import ForceFieldCalculator
 from scikd.md.dynamics import DynamicsError, DynamicsOptions, run_dynamics
 from scikd.md.dynamics_report import block_average, energy_drift, plot_dynamics, read_log
+from scikd.md.repulsion import ZBL
 from tests.reference.md_lennard_jones import LennardJones
+from tests.reference.md_models import force_field, structure
 
 ROOT = Path(__file__).resolve().parents[2]
 EPSILON, SIGMA = 119.8 * units.kB, 3.405  # argon
@@ -430,6 +434,42 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, number):
     for folder in (killed, whole):
         run_dynamics(options(folder, **LONG), atoms=atoms, calculator=lennard_jones(atoms))
     assert contents(killed) == contents(whole)
+
+
+@pytest.mark.parametrize("engine", ["torch", "numba"])
+def test_force_fields_go_on_to_the_same_last_digit(tmp_path, engine):
+    """In single precision the order of a sum shows, and with it which neighbour list was used."""
+    model = force_field(repulsion=ZBL(), dtype=torch.float32, scale=0.05)
+    atoms = structure(40, width=9.0)
+    run = options(
+        tmp_path / "whole",
+        ensemble="npt",
+        timestep=1.0,
+        time="90fs",
+        minimise_steps=30,
+        checkpoint_interval=7,
+        trajectory_interval=15,
+        compressibility=1e-4,
+        max_temperature=1e5,
+    )
+    made = ForceFieldCalculator(model, engine=engine, skin=0.7)
+    run_dynamics(run, atoms=atoms, calculator=made)
+    assert 2 < made._engine().verlet.rebuilds < 60, "or the lists tell nothing"
+    for duration in ("0fs", "24fs", "66fs", "90fs"):
+        part = replace(run, output=str(tmp_path / "parts"), time=duration)
+        other = ForceFieldCalculator(model, engine=engine, skin=0.7)
+        run_dynamics(part, atoms=atoms, calculator=other)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_a_mesh_does_not_make_the_whole_drift(tmp_path):
+    class Pushed(IdealGas):
+        def calculate(self, *arguments, **keywords):
+            super().calculate(*arguments, **keywords)
+            self.results["forces"] += [1e-3, 0.0, 0.0]
+
+    result = run_dynamics(options(tmp_path), atoms=argon(2), calculator=Pushed())
+    assert np.abs(result.atoms.get_momenta().sum(axis=0)).max() < 1e-10
 
 
 def test_a_run_is_not_continued_with_other_settings(tmp_path):
