@@ -15,6 +15,7 @@ import torch
 
 from scikd.exceptions import InvalidInputError
 
+from ._half_list import complete_box, require_finite
 from .dispersion import D3BJ
 from .get import GET
 from .kernels.network import Network
@@ -25,6 +26,7 @@ from .neighbors import VerletList
 
 __all__ = ["NumbaEngine"]
 
+_BOX = 5.0  # Å: atoms of one such box are computed one after the other
 _VOIGT = [0, 4, 8, 5, 2, 1]  # of a flattened matrix
 
 
@@ -144,7 +146,7 @@ class NumbaEngine:
         self._check(positions, numbers, pbc)
         near, _ = self.verlet.update(positions, numbers, cell, pbc)
         if self.verlet.rebuilds != self._rebuilds:
-            self.network.set_pairs(near.i, near.j, len(numbers))
+            self.network.set_pairs(near.i, near.j, _by_place(positions, cell, pbc))
             self._rebuilds = self.verlet.rebuilds
         sites = self.network.forward(positions, numbers, near.offsets)
         charges = sites.charges + (total_charge - sites.charges.sum()) / max(len(numbers), 1)
@@ -173,14 +175,7 @@ class NumbaEngine:
 
     def _check(self, positions: np.ndarray, numbers: np.ndarray, pbc: np.ndarray) -> None:
         """Refuse what would give numbers without meaning."""
-        broken = ~np.isfinite(positions).all(axis=1)
-        if broken.any():
-            atom = int(np.flatnonzero(broken)[0])
-            message = (
-                f"Expected finite positions; atom {atom} is at {positions[atom].tolist()}. A "
-                "simulation that comes here has blown up: look at its last frames."
-            )
-            raise InvalidInputError(message)
+        require_finite(positions)
         if not np.array_equal(numbers, self._numbers):
             self._force_field.check_elements(
                 torch.as_tensor(numbers, device=self._force_field.device)
@@ -230,6 +225,15 @@ class NumbaEngine:
             for name, values in total._asdict().items():
                 np.add(values, getattr(part, name), out=values)
         return total
+
+
+def _by_place(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Return the atoms box by small box, so that neighbours are found in the processor's cache."""
+    box = complete_box(cell, pbc)
+    places = np.linalg.solve(box.T, positions.T).T
+    places -= np.floor(places) * pbc
+    boxes = np.floor(places * np.linalg.norm(box, axis=1) / _BOX)
+    return np.lexsort(boxes.T)
 
 
 def _by_torch(

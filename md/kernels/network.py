@@ -123,22 +123,22 @@ class Network:
 
     # -- pairs and buffers -----------------------------------------------------------------------
 
-    def set_pairs(self, i: np.ndarray, j: np.ndarray, n_atoms: int) -> None:
+    def set_pairs(self, i: np.ndarray, j: np.ndarray, order: np.ndarray) -> None:
         """Take a new half list of pairs; those beyond the cutoff are left out later.
 
         Parameters
         ----------
         i, j : numpy.ndarray of shape (P,)
             The atoms of each pair, every pair once.
-        n_atoms : int
-            Number of atoms N.
+        order : numpy.ndarray of shape (N,)
+            The atoms in the order in which to store and compute them. It is fastest when
+            neighbours stand close together; results are given for the atoms as they were.
         """
-        n_edges = 2 * len(i)
-        first, self._links = _edges.link_pairs(
-            np.ascontiguousarray(i, dtype=np.int64),
-            np.ascontiguousarray(j, dtype=np.int64),
-            n_atoms,
-        )
+        n_edges, n_atoms = 2 * len(i), len(order)
+        self._order = np.asarray(order, dtype=np.int64)
+        place = np.empty(n_atoms, np.int64)
+        place[self._order] = np.arange(n_atoms)
+        first, self._links = _edges.link_pairs(place[i], place[j], n_atoms)
         self._slots = np.empty((n_edges, 2), np.int32)
         self._edges = Edges(
             first=first,
@@ -208,7 +208,14 @@ class Network:
             ``positions[j] + offsets``.
         """
         with self._announced():
-            return self._forward(positions, numbers, offsets)
+            self._forward(positions[self._order], numbers[self._order], offsets)
+        return Outputs(self._unsorted(self._said[0]), self._unsorted(self._charges))
+
+    def _unsorted(self, values: np.ndarray) -> np.ndarray:
+        """Return what belongs to atoms as they are stored for atoms as they were given."""
+        result = np.empty_like(values)
+        result[self._order] = values
+        return result
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
@@ -227,7 +234,7 @@ class Network:
         _PREPARED.add(self._kind)
         logger.info("Ready after %.1f s.", time.perf_counter() - started)
 
-    def _forward(self, positions: np.ndarray, numbers: np.ndarray, offsets: np.ndarray) -> Outputs:
+    def _forward(self, positions: np.ndarray, numbers: np.ndarray, offsets: np.ndarray) -> None:
         per_length = self.table.n_intervals
         measure = (per_length, self.cutoff, self._cosine, self._slots)
         self._run(_edges.measure_edges, positions, self._links, offsets, self._edges, *measure)
@@ -251,7 +258,6 @@ class Network:
         self._charges = bound * np.tanh(
             (self._said[1] + self.weights.charge_prior[numbers]) / bound
         )
-        return Outputs(self._said[0].copy(), self._charges.copy())
 
     def backward(self, seeds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return forces and virial of what `forward` computed last.
@@ -272,7 +278,7 @@ class Network:
         self._seeds[0] = 1.0
         self._seeds[1] = 0.0
         if seeds is not None:
-            self._seeds[1] = seeds * (1.0 - (self._charges / self.max_charge) ** 2)
+            self._seeds[1] = seeds[self._order] * (1.0 - (self._charges / self.max_charge) ** 2)
         states, layers = self._states, self.weights.layers
         per_length = self.dtype.type(self.table.n_intervals / self.cutoff)
         heads = (self.weights.energy_head, self.weights.charge_head)
@@ -294,4 +300,4 @@ class Network:
         forces = np.zeros((self._n_atoms, 3))
         parts = np.zeros((-(-self._n_atoms // BLOCK), 9))
         self._run(_edges.gather_forces, self._edges, forces, parts, BLOCK)
-        return forces, parts.sum(axis=0).reshape(3, 3)
+        return self._unsorted(forces), parts.sum(axis=0).reshape(3, 3)

@@ -80,17 +80,14 @@ def liquid(n_atoms, seed, cell):
 
 def half_list(positions, cell, cutoff):
     reach = np.arange(-3, 4)
-    pairs = []
+    i, j = np.triu_indices(len(positions))
+    kept = []
     for shift in np.stack(np.meshgrid(reach, reach, reach), -1).reshape(-1, 3):
-        offset = shift @ cell
-        for i in range(len(positions)):
-            for j in range(i, len(positions)):
-                if i == j and tuple(shift) <= (0, 0, 0):
-                    continue  # the other half, and the atom itself
-                if np.linalg.norm(positions[j] + offset - positions[i]) < cutoff:
-                    pairs.append((i, j, offset))
-    i, j = np.array([pair[:2] for pair in pairs], dtype=int).reshape(-1, 2).T
-    return i, j, np.array([pair[2] for pair in pairs]).reshape(-1, 3)
+        near = np.linalg.norm(positions[j] + shift @ cell - positions[i], axis=1) < cutoff
+        if tuple(shift) <= (0, 0, 0):
+            near &= i != j  # the other half, and the atom itself
+        kept.append((i[near], j[near], np.tile(shift @ cell, (near.sum(), 1))))
+    return tuple(np.concatenate(part) for part in zip(*kept, strict=True))
 
 
 def by_torch(get, positions, numbers, pairs, seeds):
@@ -112,9 +109,9 @@ def by_torch(get, positions, numbers, pairs, seeds):
     return *sites_out, *(-g.numpy() for g in gradients)
 
 
-def by_kernel(network, positions, numbers, pairs, seeds):
+def by_kernel(network, positions, numbers, pairs, seeds, order=None):
     i, j, offsets = pairs
-    network.set_pairs(i, j, len(positions))
+    network.set_pairs(i, j, np.arange(len(positions)) if order is None else order)
     out = network.forward(positions, numbers, offsets)
     return *out, *network.backward(seeds)
 
@@ -261,6 +258,17 @@ class TestNetwork:
         one = by_kernel(network, positions, numbers, pairs, None)
         assert_close(by_kernel(network, positions, numbers, mixed, None), one, 1e-12)
 
+    def test_results_do_not_depend_on_the_order_in_which_atoms_are_stored(self, networks):
+        _, network = networks["default", "float64"]
+        positions, numbers, pairs = liquid(45, 2, CELLS["triclinic"])
+        seeds = np.random.default_rng(0).normal(size=45)
+        one = by_kernel(network, positions, numbers, pairs, seeds)
+        order = np.random.default_rng(1).permutation(45)
+        other = by_kernel(network, positions, numbers, pairs, seeds, order)
+        for a, b in zip(one[:3], other[:3], strict=True):
+            assert a.tobytes() == b.tobytes()
+        np.testing.assert_allclose(other[3], one[3], rtol=1e-13)
+
     def test_what_it_refuses(self):
         get = model("four")
         with pytest.raises(InvalidInputError, match="Expected dtype 'float32' or 'float64'; got"):
@@ -401,7 +409,7 @@ from scikd.md.kernels.network import Network
 arrays = dict(np.load({path!r}))
 network = Network(arrays, n_heads=3, cutoff=4.0, envelope="polynomial", max_charge=2.0,
                   dtype="float64", threads=1)
-network.set_pairs(np.array([0]), np.array([1]), 2)
+network.set_pairs(np.array([0]), np.array([1]), np.arange(2))
 network.forward(np.array([[0.0, 0, 0], [1.5, 0, 0]]), np.array([6, 8]), np.zeros((1, 3)))
 network.backward()
 kernels = (_nodes.forward_layer, _nodes.backward_layer, _nodes.backward_heads)
