@@ -134,9 +134,9 @@ def demo(
     ] = None,
 ) -> None:
     """Distil an ensemble of teachers on real data, and write a report."""
-    from scikd.demo import SECTIONS, run_demo  # noqa: PLC0415
+    from scikd.demo import run_demo  # noqa: PLC0415
 
-    sections = tuple(section or SECTIONS)
+    sections = tuple(section) if section else None
     result = run_demo(data=data, output=output, seed=seed, n_jobs=jobs, sections=sections)
     typer.echo(result.report.to_text())
     typer.echo(f"\nThe report lies in {result.path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
     from scikd._progress import Progress
     from scikd.report import Report, Section
 
-__all__ = ["SECTIONS", "Demo", "Options", "run_demo"]
+__all__ = ["NEEDS", "SECTIONS", "Demo", "Options", "installed_sections", "run_demo"]
 
-SECTIONS = {"tabular": "scikd.demo.tabular"}
+SECTIONS = {"tabular": "scikd.demo.tabular", "md": "scikd.md.demo"}
 """Name of every section to the module whose function ``section(options)`` makes it."""
+
+NEEDS = {"md": ("ase", "packmol", "tblite", "torch", "vesin")}
+"""Packages that a section needs beyond the base installation."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class Demo:
     path: Path
 
 
+def installed_sections() -> tuple[str, ...]:
+    """Return the names of the sections whose packages are installed."""
+    return tuple(n for n in SECTIONS if all(find_spec(package) for package in NEEDS.get(n, ())))
+
+
 def run_demo(
     *,
     data: str = "digits",
@@ -65,7 +74,7 @@ def run_demo(
     seed: int = 0,
     n_jobs: int = -1,
     progress: Progress = "auto",
-    sections: tuple[str, ...] = tuple(SECTIONS),
+    sections: tuple[str, ...] | None = None,
 ) -> Demo:
     """Run the demonstration and write its page.
 
@@ -81,8 +90,8 @@ def run_demo(
         As in joblib; -1 is all cores.
     progress : {"auto", True, False}, default="auto"
         Whether to show progress.
-    sections : tuple of str, default=all
-        Which sections to run.
+    sections : tuple of str or None, default=None
+        Which sections to run; None is all whose packages are installed.
 
     Returns
     -------
@@ -98,6 +107,7 @@ def run_demo(
     """
     from scikd.report import Report  # noqa: PLC0415 - names are listed without it
 
+    sections = installed_sections() if sections is None else sections
     unknown = sorted(set(sections) - set(SECTIONS))
     if unknown:
         message = f"Expected sections among {sorted(SECTIONS)}; got {unknown}."

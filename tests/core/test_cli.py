@@ -138,7 +138,6 @@ def demo(monkeypatch):
     """Stand in for scikd.demo: remember the call, and return or raise what the test wants."""
     module = types.ModuleType("scikd.demo")
     module.calls, module.error = [], None
-    module.SECTIONS = {"scores": "somewhere", "limits": "elsewhere"}
 
     def run_demo(**given):
         module.calls.append(given)
@@ -160,7 +159,7 @@ def test_demo_calls_the_library_and_says_where_the_page_lies(run, demo):
         "output": Path("scikd-report.html"),
         "seed": 0,
         "n_jobs": -1,
-        "sections": ("scores", "limits"),
+        "sections": None,
     }
     assert (code, err) == (0, "")
     assert out.startswith("Demo\n====")

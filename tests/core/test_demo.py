@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from scikd.demo import SECTIONS, run_demo, tabular
+from scikd.demo import SECTIONS, installed_sections, run_demo, tabular
 from scikd.demo.suites import make_student, make_teachers
 from scikd.demo.tables import load_table, table_names
 from scikd.exceptions import InvalidInputError, StorageError
@@ -48,7 +48,8 @@ def quick(monkeypatch):
 )
 def test_a_page_with_every_contestant(quick, tmp_path, data, loss):
     """The page and the text hold the same contest."""
-    demo = run_demo(data=data, output=tmp_path / "page.html", n_jobs=1, progress=False)
+    page = tmp_path / "page.html"
+    demo = run_demo(data=data, output=page, n_jobs=1, progress=False, sections=("tabular",))
     text, page = demo.report.to_text(), demo.path.read_text()
     for name in ("best single teacher", "consensus of", "student alone", "distilled student"):
         assert name in text
@@ -115,11 +116,18 @@ def test_unknown_names_list_the_known(tmp_path, monkeypatch):
     """A wrong table, a wrong section, a file that is not there."""
     with pytest.raises(InvalidInputError, match="'california'.*got 'nope'"):
         load_table("nope")
-    with pytest.raises(InvalidInputError, match=r"\['tabular'\]; got \['nope'\]"):
+    with pytest.raises(InvalidInputError, match=r"\['md', 'tabular'\]; got \['nope'\]"):
         run_demo(sections=("nope",))
     monkeypatch.setenv("SCIKD_DATA", str(tmp_path))
     with pytest.raises(StorageError, match="california_housing.csv, which is not there"):
         load_table("california")
+
+
+def test_a_section_without_its_packages_is_left_out(monkeypatch):
+    monkeypatch.setattr("scikd.demo.find_spec", lambda name: None if name == "tblite" else name)
+    assert installed_sections() == ("tabular",)
+    monkeypatch.setattr("scikd.demo.find_spec", lambda name: name)
+    assert installed_sections() == tuple(SECTIONS)
 
 
 def test_sections_are_there():
