@@ -21,7 +21,18 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__: list[str] = []
+__all__ = [
+    "attention_by_gate",
+    "attention_by_query",
+    "scalars_by_filter",
+    "scalars_by_gate",
+    "scalars_by_sum",
+    "scalars_by_value",
+    "vectors_by_filter",
+    "vectors_by_sum",
+    "vectors_by_unit",
+    "vectors_by_value",
+]
 
 _jit = njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
 
