@@ -116,7 +116,7 @@ def dump_options(options: Any, path: str | Path | None = None) -> str:
     return text
 
 
-def command_for(cls: type[Any], run: Callable[[Any], None], *, file: bool = True) -> Any:
+def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) -> Any:
     """Return a function that Typer turns into a command with one flag for each field.
 
     Parameters
@@ -124,7 +124,8 @@ def command_for(cls: type[Any], run: Callable[[Any], None], *, file: bool = True
     cls : type
         The dataclass.
     run : callable
-        Gets the instance. Its docstring is the help of the command.
+        Gets the instance. Its docstring is the help of the command; its further parameters, by
+        keyword and annotated as for Typer, are further flags.
     file : bool, default=True
         Whether the command takes a YAML file as its argument.
 
@@ -135,25 +136,29 @@ def command_for(cls: type[Any], run: Callable[[Any], None], *, file: bool = True
     """
     typer = require("typer", extra="md", feature="The command line")
     flags = dict(_flags(cls, "", typer))
-    kinds = {name: kind for name, (_, kind) in flags.items()}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    _, *own = inspect.signature(run, eval_str=True).parameters.values()
+    parameters = [
+        inspect.Parameter(name, keyword, default=None, annotation=kind)
+        for name, (_, kind) in flags.items()
+    ]
     if file:
         help_text = "YAML file of options; flags win over it."
         argument = typer.Argument(help=help_text, metavar="FILE", show_default=False)
-        kinds = {FILE: Annotated[Path | None, argument], **kinds}
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in kinds.items()
-    ]
+        kind = Annotated[Path | None, argument]
+        parameters.insert(0, inspect.Parameter(FILE, keyword, default=None, annotation=kind))
+    parameters += own
 
     def command(**values: Any) -> None:
         path = values.pop(FILE, None)
+        further = {parameter.name: values.pop(parameter.name) for parameter in own}
         # An empty list is a flag that was not given.
         given = {flags[key][0]: v for key, v in values.items() if v is not None and v != []}
-        run(load_options(cls, path, given))
+        run(load_options(cls, path, given), **further)
 
     command.__doc__ = run.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = kinds
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
@@ -168,9 +173,10 @@ def _flags(cls: type[Any], prefix: str, typer: Any) -> Iterator[tuple[str, tuple
         flag, default = name.replace("_", "-"), _default(field)
         spelled = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         several = get_origin(kind) in (tuple, list)
+        again = "Give the flag once for each." if several else None
         option = typer.Option(
             spelled,
-            help=f"{helps.get(field.name, '')} {_default_text(default)}".strip(),
+            help=" ".join(filter(None, (helps.get(field.name), again, _default_text(default)))),
             show_default=False,
             metavar=None if kind is bool else _metavar(kind),
         )

@@ -46,15 +46,26 @@ def _run(options: Any) -> None:
     typer.echo(run_dynamics(options).summary())
 
 
-def _sample(options: Any) -> None:
+def _sample(
+    options: Any,
+    *,
+    output: Annotated[Path, typer.Option(help="File to write: .h5 or .xyz.", show_default=False)],
+    folder: Annotated[
+        Path | None, typer.Option(help="Keeps trajectories: a killed run goes on from it.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = 1,
+) -> None:
     """Make structures to label: packed clusters and boxes, explored by molecular dynamics."""
+    from .frames import from_ase  # noqa: PLC0415
+    from .readers import write_frames  # noqa: PLC0415
     from .sampling import sample_structures  # noqa: PLC0415
 
-    path = sample_structures(options)
-    typer.echo(f"The structures lie in {path}")
+    structures = sample_structures(options, folder=folder, n_jobs=jobs)
+    write_frames(output, from_ase(structures))
+    typer.echo(f"{len(structures)} structures lie in {output}")
 
 
-BUILT: dict[str, tuple[str, str, Callable[[Any], None]]] = {
+BUILT: dict[str, tuple[str, str, Callable[..., None]]] = {
     "train": ("training", "TrainingOptions", _train),
     "run": ("dynamics", "DynamicsOptions", _run),
     "sample": ("sampling", "SamplingOptions", _sample),

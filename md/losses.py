@@ -56,7 +56,7 @@ TERMS = ("energy", "forces", "virial", "charges", "dipole", "qeq")
 # weights are for kcal/mol and Debye; those here are for eV and e·Å.
 PRESETS: dict[Preset, dict[str, float]] = {
     "default": {
-        "energy": 100.0,
+        "energy": 10.0,
         "forces": 1.0,
         "virial": 0.0,
         "charges": 0.5,

@@ -116,7 +116,7 @@ class TrainingOptions:
     ema_decay : float, default=0.999
         How much of the averaged weights, which are what is validated and saved, a step keeps; 0
         takes the weights themselves.
-    clip_norm : float or None, default=10.0
+    clip_norm : float or None, default=1.0
         Longest gradient of a step.
     patience : int or None, default=None
         Epochs without a better validation loss after which the training ends.
@@ -159,7 +159,7 @@ class TrainingOptions:
     final_learning_rate: float = 0.01
     decay: float = 0.99
     ema_decay: float = 0.999
-    clip_norm: float | None = 10.0
+    clip_norm: float | None = 1.0
     patience: int | None = None
     precision: Literal["float32", "float64"] = "float32"
     device: str = "auto"

@@ -15,7 +15,9 @@ import typer
 from ase import Atoms
 
 from scikd import cli
+from scikd.exceptions import MissingExtraError
 from scikd.md.frames import from_ase
+from scikd.md.packing import _find_packmol
 from scikd.md.readers import read_frames, write_frames
 
 
@@ -81,7 +83,9 @@ def test_help_is_quick_and_lists_all_commands():
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
 
-@pytest.mark.parametrize("command", ["train", "run", "evaluate", "label", "import-bamboo"])
+@pytest.mark.parametrize(
+    "command", ["train", "run", "sample", "evaluate", "label", "import-bamboo"]
+)
 def test_each_command_has_help(run, command):
     code, out, _ = run("md", command, "--help")
     assert code == 0
@@ -152,6 +156,29 @@ def test_label(run, water, tmp_path):
     code, _, err = run("md", "label", tmp_path / "bare.h5", "--output", output, "--method", "AM1")
     assert code == 2
     assert "got 'AM1'" in err
+
+
+def test_sample_and_label(run, tmp_path):
+    pytest.importorskip("tblite")
+    try:
+        _find_packmol()
+    except MissingExtraError:
+        pytest.skip("needs packmol")
+    raw, output = tmp_path / "raw.h5", tmp_path / "labelled.xyz"
+    few = ["--n-clusters", "2", "--cluster-molecules", "1", "--cluster-molecules", "2"]
+    short = ["--n-frames", "1", "--n-scaled", "0", "--warmup", "10", "--interval", "10"]
+    code, out, err = run("md", "sample", "--mixture", "EC", *few, *short, "--output", raw)
+    assert code == 0, err
+    assert "2 structures lie in" in out
+    code, out, err = run("md", "label", raw, "--output", output, "--store", tmp_path / "store")
+    assert code == 0, err
+    labelled = read_frames(output)
+    assert labelled.n_structures == 2
+    assert torch.equal(labelled.numbers.unique(), torch.tensor([1, 6, 8]))
+    assert labelled.forces.isfinite().all()
+    code, _, err = run("md", "sample", "--mixture", "EC")
+    assert code == 2
+    assert "--output" in err
 
 
 def test_import_bamboo(run, scikd_data, tmp_path):

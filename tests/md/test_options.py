@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -91,6 +91,7 @@ def test_an_empty_file_is_all_defaults(yaml_file):
     assert load_options(Options, yaml_file("")) == Options() == load_options(Options)
 
 
+@settings(max_examples=40)
 @given(
     st.builds(
         Options,
@@ -192,7 +193,7 @@ class TestCommand:
         text = " ".join(self.run("--help")[0].output.split())
         for part in (
             "Do something.",
-            "--files TEXT What to read, in this order.",
+            "--files TEXT What to read, in this order. Give the flag once for each.",
             "--epochs INTEGER How many. [default: 10]",
             "--decay NUMBER Two numbers. [default: 0.9]",
             "--most INTEGER|none Bound.",
@@ -203,6 +204,19 @@ class TestCommand:
             "YAML file of options",
         ):
             assert part in text, text
+
+    def test_further_parameters_are_further_flags(self):
+        seen = []
+
+        def run(options: Options, *, jobs: Annotated[int, typer.Option(help="How many.")] = 1):
+            """Do something."""
+            seen.append((options, jobs))
+
+        app = typer.Typer(rich_markup_mode=None)
+        app.command()(command_for(Options, run, file=False))
+        assert CliRunner().invoke(app, ["--jobs", "3", "--epochs", "2"]).exit_code == 0
+        assert seen == [(Options(epochs=2), 3)]
+        assert "FILE" not in CliRunner().invoke(app, ["--help"]).output
 
     def test_a_wrong_flag_is_refused_as_in_the_file(self):
         result, seen = self.run("--epochs", "many", "--kind", "x")
