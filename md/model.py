@@ -179,9 +179,9 @@ class ForceField(nn.Module):
 
     @property
     def far_cutoff(self) -> float:
-        """Largest cutoff of the pair terms in periodic structures, in Å; 0 without any."""
+        """Largest cutoff of the pair terms in periodic structures, or the network's, in Å."""
         terms = (self.electrostatics, self.dispersion, self.repulsion)
-        return max((term.cutoff for term in terms if term is not None), default=0.0)
+        return max((term.cutoff for term in terms if term is not None), default=self.near_cutoff)
 
     def neighbors(self, batch: AtomicBatch) -> Neighbors:
         """Return the pairs of a batch that `forward` needs."""
