@@ -7,8 +7,8 @@
 
 Forces are also split into those that move or turn a molecule and the rest. Beside ours stands a
 MACE (64x0e, 5 Å, two layers) that was given the same training structures and the same time on one
-thread, in its own environment (SCIKD_PEERS, see md-speed). Everything but ``embedded`` needs outside
-data (SCIKD_DATA). One seed; intervals are bootstraps over test structures.
+thread, in its own environment (SCIKD_PEERS, see md-speed). Everything but ``embedded`` needs
+outside data (SCIKD_DATA). One seed; intervals are bootstraps over test structures.
 """
 
 from __future__ import annotations
