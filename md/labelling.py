@@ -1,18 +1,18 @@
 """Labels that a user can make: GFN2-xTB and DFT as teachers, fanned out and kept on disk.
 
 A teacher takes a sequence of `ase.Atoms`. The total charge is ``atoms.info["total_charge"]`` (0 if
-it is not there), and all shells are closed.
+it is not there), and all shells are closed::
+
+    frames = label_structures(structures, XTBTeacher(), "labels", n_jobs=2).frames
 """
 
 from __future__ import annotations
 
-import logging
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
@@ -25,180 +25,21 @@ from scikd.exceptions import InvalidInputError, TeacherError
 from scikd.fingerprints import fingerprint_inputs
 from scikd.labels import LabelStore, StoredLabels
 from scikd.parallel import fan_out
-from scikd.quantities import Quantity
-from scikd.teachers import Teacher
 
 from ._chelpg import fit_charges, grid_around, potential_of
+from .frames import from_ase
+from .readers import write_frames
+from .teachers import CONVERGED, PROPERTIES, Structures, StructureTeacher
 
 __all__ = [
     "DFTTeacher",
     "Failures",
     "LabelledStructures",
-    "StructureTeacher",
-    "Structures",
     "XTBTeacher",
     "label_structures",
 ]
 
-logger = logging.getLogger(__name__)
-
 Failures = Literal["raise", "drop"]
-
-_QUANTITIES = {
-    quantity.name: quantity
-    for quantity in (
-        Quantity("energy", "eV", ()),
-        Quantity("forces", "eV/Å", (3,), per="atom"),
-        Quantity("charges", "e", (), per="atom"),
-        Quantity("dipole", "e·Å", (3,)),
-        Quantity("stress", "eV/Å³", (6,)),
-    )
-}
-_CONVERGED = Quantity("converged", "", ())
-_DEFAULT = ("energy", "forces", "charges", "dipole")
-
-
-class Structures(Sequence[Atoms]):
-    """Structures with a fingerprint, as a `LabelStore` needs it.
-
-    Parameters
-    ----------
-    frames : iterable of ase.Atoms
-        What counts is numbers, positions, cell, pbc and total charge.
-    """
-
-    def __init__(self, frames: Sequence[Atoms]) -> None:
-        self._frames = list(frames)
-        for number, atoms in enumerate(self._frames):
-            if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
-                problem = "no atoms" if len(atoms) == 0 else "positions that are not finite"
-                message = f"Structure {number} has {problem}; leave it out."
-                raise InvalidInputError(message)
-
-    @overload
-    def __getitem__(self, index: int) -> Atoms: ...
-    @overload
-    def __getitem__(self, index: slice) -> Structures: ...
-    def __getitem__(self, index: int | slice) -> Atoms | Structures:
-        if isinstance(index, slice):
-            return Structures(self._frames[index])
-        return self._frames[index]
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of what the labels depend on."""
-        return fingerprint_inputs(
-            [
-                [atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, _charge(atoms)]
-                for atoms in self._frames
-            ]
-        )
-
-
-def _charge(atoms: Atoms) -> float:
-    return float(atoms.info.get("total_charge", 0.0))
-
-
-class StructureTeacher(Teacher):
-    """A teacher that computes one structure at a time.
-
-    A subclass writes `fingerprint` and `_label`, which computes one structure.
-
-    Parameters
-    ----------
-    name : str
-        Name of the teacher.
-    properties : sequence of str, default=("energy", "forces", "charges", "dipole")
-        What to compute: of these, and ``"stress"`` (periodic structures only; the dipole of a
-        periodic structure has no meaning).
-
-    Notes
-    -----
-    Besides, every structure gets ``"converged"``: 1, or 0 where the self-consistent field did not
-    converge (its other labels are 0 then; `label_structures` raises, or drops it).
-    Dipoles are about the origin of the coordinates, which matters for charged structures.
-    """
-
-    periodic: bool = False  # whether periodic structures can be computed
-
-    def __init__(self, name: str, properties: Sequence[str] = _DEFAULT) -> None:
-        super().__init__(name)
-        unknown = sorted(set(properties) - set(_QUANTITIES))
-        if unknown or not properties or ("stress" in properties and not self.periodic):
-            allowed = [p for p in _QUANTITIES if p != "stress" or self.periodic]
-            message = f"Expected properties among {allowed} for {name!r}; got {list(properties)}."
-            raise InvalidInputError(message)
-        self.properties = tuple(properties)
-
-    @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """The properties, with units, and ``"converged"``."""
-        return (*(_QUANTITIES[name] for name in self.properties), _CONVERGED)
-
-    @abstractmethod
-    def _label(self, atoms: Atoms, charge: int) -> Mapping[str, np.ndarray | float]:
-        """Compute one structure; raise `ArithmeticError` if the field does not converge."""
-
-    def _predict(self, X: Any) -> Mapping[str, np.ndarray]:
-        rows: dict[str, list[np.ndarray]] = {quantity.name: [] for quantity in self.quantities}
-        for number, atoms in enumerate(X):
-            charge = self.check_structure(atoms, number)
-            try:
-                labels = {**self._label(atoms, charge), "converged": 1.0}
-            except ArithmeticError as error:
-                formula = atoms.get_chemical_formula()
-                logger.warning("%s did not converge for %s: %s", self.name, formula, error)
-                labels = {"converged": 0.0}
-            for quantity in self.quantities:
-                shape = (len(atoms),) if quantity.per == "atom" else (1,)
-                empty = np.zeros((*shape, *cast("tuple[int, ...]", quantity.shape)))
-                value = labels.get(quantity.name)
-                rows[quantity.name].append(
-                    empty if value is None else np.reshape(value, empty.shape)
-                )
-        return {name: np.concatenate(parts) for name, parts in rows.items()}
-
-    def check_structure(self, atoms: Atoms, number: int = 0) -> int:
-        """Say whether this teacher can label a structure.
-
-        Parameters
-        ----------
-        atoms : ase.Atoms
-            The structure.
-        number : int, default=0
-            Its number, for the error.
-
-        Returns
-        -------
-        int
-            Its total charge in e.
-
-        Raises
-        ------
-        InvalidInputError
-            If it is periodic and must not be (or the other way round), or has an odd number of
-            electrons or a broken charge.
-        """
-        charge, what = _charge(atoms), f"Structure {number} ({atoms.get_chemical_formula()})"
-        if atoms.pbc.any() and not self.periodic:
-            message = f"{what} is periodic; the teacher {self.name!r} takes free clusters only."
-            raise InvalidInputError(message)
-        if atoms.pbc.any() and not atoms.pbc.all():
-            message = f"{what} has mixed pbc {atoms.pbc.tolist()}; expected all or none."
-            raise InvalidInputError(message)
-        if "stress" in self.properties and not atoms.pbc.all():
-            message = f"{what} is not periodic and has no stress; leave it out of properties."
-            raise InvalidInputError(message)
-        if charge != round(charge) or (int(atoms.numbers.sum()) - round(charge)) % 2:
-            message = (
-                f"{what} with a total charge of {charge:g} has no even whole number of electrons; "
-                "all shells must be closed. Set atoms.info['total_charge']."
-            )
-            raise InvalidInputError(message)
-        return round(charge)
 
 
 class XTBTeacher(StructureTeacher):
@@ -231,7 +72,7 @@ class XTBTeacher(StructureTeacher):
         self,
         method: Literal["GFN2-xTB", "GFN1-xTB", "IPEA1-xTB"] = "GFN2-xTB",
         *,
-        properties: Sequence[str] = _DEFAULT,
+        properties: Sequence[str] = PROPERTIES,
         accuracy: float = 0.1,
         electronic_temperature: float = 300.0,
         max_iterations: int = 250,
@@ -279,7 +120,7 @@ class XTBTeacher(StructureTeacher):
             "dipole": result["dipole"] * Bohr,
         }
         if periodic:
-            stress = result["virial"] * Hartree / atoms.get_volume()
+            stress = result["virial"] * Hartree / atoms.cell.volume
             labels["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
         return {name: labels[name] for name in self.properties}
 
@@ -319,7 +160,7 @@ class DFTTeacher(StructureTeacher):
         xc: str = "B3LYP",
         basis: str = "def2-SVPD",
         *,
-        properties: Sequence[str] = _DEFAULT,
+        properties: Sequence[str] = PROPERTIES,
         density_fit: bool = True,
         grid_level: int = 3,
         tolerance: float = 1e-8,
@@ -345,7 +186,7 @@ class DFTTeacher(StructureTeacher):
         gto = require("pyscf.gto", extra="md", feature="DFT labels")
         dft = require("pyscf.dft", extra="md", feature="DFT labels")
         molecule = gto.M(
-            atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)),
+            atom=list(zip(atoms.symbols, atoms.positions, strict=True)),
             basis=self.basis,
             charge=charge,
             unit=f"{Bohr}",  # ASE's Bohr, so that lengths convert as everywhere else
@@ -407,6 +248,7 @@ def label_structures(
     n_jobs: int | None = None,
     batch_size: int = 64,
     failures: Failures = "raise",
+    output: str | Path | None = None,
     progress: Progress = "auto",
 ) -> LabelledStructures:
     """Label structures, in parallel, so that a killed run goes on where it was.
@@ -425,13 +267,15 @@ def label_structures(
         Structures that are labelled before they are written to disk.
     failures : {"raise", "drop"}, default="raise"
         What to do with structures that do not converge. They are logged in any case.
+    output : str, pathlib.Path or None, default=None
+        A file (extended XYZ or HDF5, by its name) to write the frames to.
     progress : {"auto", True, False}, default="auto"
         Whether to show progress.
 
     Returns
     -------
     LabelledStructures
-        Frames with labels; `scikd.md.readers.write_frames` writes them to a file.
+        Frames with labels, and what was left out.
 
     Raises
     ------
@@ -455,7 +299,7 @@ def label_structures(
     )
     bad = tuple(int(number) for number in np.flatnonzero(labels["converged"] == 0.0))
     if bad and failures == "raise":
-        formulas = ", ".join(f"{i} ({inputs[i].get_chemical_formula()})" for i in bad[:5])
+        formulas = ", ".join(f"{i} ({inputs[i].symbols})" for i in bad[:5])
         message = (
             f"{teacher.name} did not converge for {len(bad)} of {len(inputs)} structures: "
             f"{formulas}{', ...' if len(bad) > 5 else ''}. Look at them, or pass failures='drop'."
@@ -464,6 +308,8 @@ def label_structures(
     frames = [
         atoms for number, atoms in enumerate(_with_labels(inputs, labels)) if number not in bad
     ]
+    if output is not None:
+        write_frames(output, from_ase(frames), level=teacher.name)
     return LabelledStructures(frames, bad, labels)
 
 
@@ -497,7 +343,7 @@ def _with_labels(structures: Structures, labels: StoredLabels) -> Iterator[Atoms
         start, stop = stop, stop + len(atoms)
         results = {}
         for quantity in labels.quantities:
-            if quantity.name != _CONVERGED.name:
+            if quantity.name != CONVERGED.name:
                 rows = labels[quantity.name]
                 value = rows[start:stop] if quantity.per == "atom" else rows[number]
                 results[quantity.name] = np.array(value) if value.ndim else float(value)

@@ -67,14 +67,6 @@ def find_bonds(atoms: Atoms) -> HalfList:
     return found.only(np.flatnonzero(molecules[found.i] == molecules[found.j]))
 
 
-def _bond_vectors(atoms: Atoms, bonded: HalfList) -> np.ndarray:
-    """Return the vectors of bonds, shape (n_bonds, 3), in the cell as it is now."""
-    vectors: np.ndarray = (
-        atoms.positions[bonded.j] - atoms.positions[bonded.i] + bonded.shifts @ atoms.cell[:]
-    )
-    return vectors
-
-
 def make_whole(atoms: Atoms) -> Atoms:
     """Return a copy in which no molecule is cut by a periodic boundary.
 
@@ -91,9 +83,8 @@ def make_whole(atoms: Atoms) -> Atoms:
     joined, bonded, n = atoms.copy(), find_bonds(atoms), len(atoms)
     if not atoms.pbc.any():
         return joined
-    vectors = _bond_vectors(atoms, bonded)
     ends = zip(bonded.i.tolist(), bonded.j.tolist(), strict=True)
-    step = dict(zip(ends, vectors, strict=True))
+    step = dict(zip(ends, bonded.vectors(atoms.positions), strict=True))
     graph = coo_array((np.ones(len(bonded)), (bonded.i, bonded.j)), shape=(n, n)).tocsr()
     placed = np.zeros(n, dtype=bool)
     for start in range(n):
@@ -256,7 +247,7 @@ def is_sane(atoms: Atoms, bonded: HalfList, *, closest: float = 0.6) -> bool:
     atoms : ase.Atoms
         The structure, perhaps after a move.
     bonded : HalfList
-        Its bonds, from `find_bonds` before the move.
+        Its bonds, from `find_bonds` before the move; of periodic images the nearest count.
     closest : float, default=0.6
         Least distance between atoms of different molecules, over the sum of their `CONTACT`.
 
@@ -268,7 +259,8 @@ def is_sane(atoms: Atoms, bonded: HalfList, *, closest: float = 0.6) -> bool:
     if not np.isfinite(atoms.positions).all():
         return False
     molecules, numbers = _molecules(atoms), atoms.numbers
-    lengths = np.linalg.norm(_bond_vectors(atoms, bonded), axis=1)
+    vectors = atoms.positions[bonded.j] - atoms.positions[bonded.i]
+    lengths = find_mic(vectors, atoms.cell, atoms.pbc)[1] if len(bonded) else np.zeros(0)
     ratio = lengths / (covalent_radii[numbers[bonded.i]] + covalent_radii[numbers[bonded.j]])
     if ((ratio < _STRETCH[0]) | (ratio > _STRETCH[1])).any():
         return False

@@ -11,22 +11,25 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
 from scikd._extras import require
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import InvalidInputError, MissingExtraError
 
 from .molecules import Mixture, get_species, parse_mixture
 
-__all__ = ["pack_box", "pack_cluster", "pack_molecules"]
+__all__ = ["draw_molecules", "pack_box", "pack_cluster", "pack_molecules"]
 
 _DENSITY = 1.66053906660  # g/cm³ of 1 u/Å³
 _ION_VOLUME = 20.0  # Å³, so that a cluster of lithium ions has a size
 _TOLERANCE = 2.0  # Å between atoms of different molecules
 _SECONDS = 600.0
+_LOOPS = 100  # after which packmol gives up; what fits is done in a few
+_FEW_MOLECULES = 64
 
 
 def pack_box(
@@ -115,17 +118,17 @@ def pack_cluster(
         message = f"Expected numbers of molecules, not all zero; got {dict(composition)}."
         raise InvalidInputError(message)
     molecules = draw_molecules(composition, np.random.default_rng(seed))
-    packed = pack_ball(molecules, liquid_volume(composition) / density_scale, seed, tolerance)
-    packed.info["total_charge"] = total_charge(composition)
+    packed = _pack_ball(molecules, _liquid_volume(composition) / density_scale, seed, tolerance)
+    packed.info["total_charge"] = _total_charge(composition)
     return packed
 
 
-def total_charge(composition: Mapping[str, int]) -> int:
+def _total_charge(composition: Mapping[str, int]) -> int:
     """Return the total charge of a composition in e."""
     return sum(count * get_species(name).charge for name, count in composition.items())
 
 
-def liquid_volume(composition: Mapping[str, int]) -> float:
+def _liquid_volume(composition: Mapping[str, int]) -> float:
     """Return the volume in Å³ that the molecules would have in their liquids."""
     return sum(
         count * max(get_species(name).molar_volume / 0.602214076, _ION_VOLUME)
@@ -134,7 +137,20 @@ def liquid_volume(composition: Mapping[str, int]) -> float:
 
 
 def draw_molecules(composition: Mapping[str, int], rng: np.random.Generator) -> list[Atoms]:
-    """Draw conformers of a composition, and their mirror images, at random."""
+    """Draw conformers of a composition, and their mirror images, at random.
+
+    Parameters
+    ----------
+    composition : mapping of str to int
+        How many of each species.
+    rng : numpy.random.Generator
+        What draws them.
+
+    Returns
+    -------
+    list of ase.Atoms
+        The molecules, species by species, around their centres of mass.
+    """
     molecules = []
     for name, count in composition.items():
         conformers = get_species(name).conformers
@@ -145,7 +161,7 @@ def draw_molecules(composition: Mapping[str, int], rng: np.random.Generator) -> 
     return molecules
 
 
-def pack_ball(molecules: Sequence[Atoms], volume: float, seed: int, tolerance: float) -> Atoms:
+def _pack_ball(molecules: Sequence[Atoms], volume: float, seed: int, tolerance: float) -> Atoms:
     """Pack molecules into a ball of about this volume (Å³)."""
     radius = (volume * 3 / (4 * math.pi)) ** (1 / 3)
     # A ball must hold its longest molecule, whatever the density asked for.
@@ -209,36 +225,56 @@ def pack_molecules(
     lines = [
         f"tolerance {tolerance}",
         "filetype xyz",
+        f"nloop {_LOOPS}",
         "output packed.xyz",
         f"seed {seed % 10**6 + 1}",
     ]
     if radius is None:
         edges = np.broadcast_to(np.asarray(box, dtype=float), (3,))
         lines.append("pbc " + " ".join(f"{edge:.8f}" for edge in edges))
-        place = "center" if len(molecules) == 1 else ""
+        place = []
     else:
         edges = np.zeros(3)
-        place = f"inside sphere 0. 0. 0. {radius:.8f}"
+        place = [f"  inside sphere 0. 0. 0. {radius:.8f}"]
+    blocks = _alike(molecules)
     with tempfile.TemporaryDirectory(prefix="scikd-packmol-") as folder:
-        for number, molecule in enumerate(molecules):
-            write(Path(folder) / f"{number}.xyz", Atoms(molecule.numbers, molecule.positions))
-            lines += [f"structure {number}.xyz", "  number 1"]
-            lines += [f"  {place}"] if place != "center" and place else []
-            lines += ["end structure"]
+        for members in blocks:
+            molecule, name = molecules[members[0]], f"{members[0]}.xyz"
+            write(Path(folder) / name, Atoms(molecule.numbers, molecule.positions))
+            lines += [f"structure {name}", f"  number {len(members)}", *place, "end structure"]
         numbers, positions = _run(executable, lines, Path(folder))
+    # packmol writes block by block; put the atoms into the order of the molecules.
+    written = [molecule for members in blocks for molecule in members]
+    written_by = np.repeat(written, [len(molecules[molecule]) for molecule in written])
+    order = np.argsort(written_by, kind="stable")
+    numbers, positions = numbers[order], positions[order]
     packed = Atoms(numbers, positions, cell=edges, pbc=radius is None)
     owners = np.repeat(np.arange(len(molecules)), [len(molecule) for molecule in molecules])
     packed.set_array("molecules", owners.astype(np.int64))
     return packed
 
 
+def _alike(molecules: Sequence[Atoms]) -> list[list[int]]:
+    """Group equal molecules of a large system, which packmol places several times faster."""
+    if len(molecules) <= _FEW_MOLECULES:
+        return [[number] for number in range(len(molecules))]
+    groups: dict[tuple[bytes, bytes], list[int]] = {}
+    for number, molecule in enumerate(molecules):
+        key = (molecule.numbers.tobytes(), molecule.positions.tobytes())
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
 def _find_packmol() -> str:
-    """Return the path of the executable: one on the PATH, or the one in the package."""
-    found = shutil.which("packmol-binary")
-    if found is None:
+    """Return the path of the executable: that of the package, or another on the PATH."""
+    try:
         cli = require("packmol.cli", extra="md", feature="Packing molecules")
-        found = str(cli.get_binary_path())
-    return found
+    except MissingExtraError:
+        found = shutil.which("packmol")
+        if found is None:
+            raise
+        return found
+    return str(cli.get_binary_path())
 
 
 def _run(executable: str, lines: Sequence[str], folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -257,11 +293,11 @@ def _run(executable: str, lines: Sequence[str], folder: Path) -> tuple[np.ndarra
     if ran.returncode != 0 or "Success!" not in ran.stdout or not output.exists():
         tail = " ".join((ran.stdout + ran.stderr).split())[-300:]
         message = (
-            f"packmol found no place for {len(lines)} lines of molecules (exit status "
-            f"{ran.returncode}). Lower the density or the tolerance. It said: {tail}"
+            "packmol found no place for all molecules. Lower the density or the tolerance. It said "
+            f"(exit status {ran.returncode}): {tail}"
         )
         raise InvalidInputError(message)
-    atoms = read(output, format="xyz")
+    atoms: Any = read(output, format="xyz")
     return atoms.numbers, atoms.positions
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from scikd._atomic import atomic_write_bytes, storage_error
 from scikd._extras import require
@@ -167,9 +166,11 @@ def explore(
     rng = np.random.default_rng(seed)
     bonded = find_bonds(atoms)
     run = atoms.copy()
-    run.set_masses(np.where(run.numbers == 1, hydrogen_mass, run.get_masses()))
+    masses = np.where(run.numbers == 1, hydrogen_mass, run.get_masses())
+    run.set_masses(masses)
     run.calc = calculator
-    MaxwellBoltzmannDistribution(run, temperature_K=temperature, rng=rng)
+    spread = np.sqrt(masses * units.kB * temperature)  # Maxwell and Boltzmann's
+    run.set_momenta(rng.standard_normal(size=(len(run), 3)) * spread[:, None])
     dynamics = Langevin(
         run,
         timestep * units.fs,
