@@ -166,10 +166,13 @@ def label(
     from .labelling import DFTTeacher, XTBTeacher, label_structures  # noqa: PLC0415
     from .readers import write_frames  # noqa: PLC0415
 
-    xc, slash, basis = method.partition("/")
-    teacher = DFTTeacher(xc, basis) if slash else XTBTeacher(method)  # type: ignore[arg-type]
-    failures: Literal["drop", "raise"] = "drop" if drop else "raise"
     frames = to_ase(as_batch(data))
+    xc, slash, basis = method.partition("/")
+    # A box has a stress and no dipole, a cluster the other way round.
+    last = "stress" if all(frame.pbc.all() for frame in frames) else "dipole"
+    wanted = ("energy", "forces", "charges", last)
+    teacher = DFTTeacher(xc, basis) if slash else XTBTeacher(method, properties=wanted)  # type: ignore[arg-type]
+    failures: Literal["drop", "raise"] = "drop" if drop else "raise"
     labelled = label_structures(frames, teacher, store, n_jobs=jobs, failures=failures)
     write_frames(output, from_ase(labelled.frames), level=teacher.name)
     left_out = f", {len(labelled.failures)} left out" if labelled.failures else ""

@@ -13,6 +13,7 @@ import pytest
 import torch
 import typer
 from ase import Atoms
+from ase.build import molecule
 
 from scikd import cli
 from scikd.exceptions import MissingExtraError
@@ -179,6 +180,20 @@ def test_sample_and_label(run, tmp_path):
     code, _, err = run("md", "sample", "--mixture", "EC")
     assert code == 2
     assert "--output" in err
+
+
+def test_a_box_is_labelled_with_its_stress(run, tmp_path):
+    pytest.importorskip("tblite")
+    water = molecule("H2O", cell=[6.0] * 3, pbc=True)
+    write_frames(tmp_path / "box.xyz", from_ase(water))
+    output = tmp_path / "labelled.h5"
+    code, _, err = run(
+        "md", "label", tmp_path / "box.xyz", "--output", output, "--store", tmp_path / "store"
+    )
+    assert code == 0, err
+    labelled = read_frames(output)
+    assert labelled.stress.isfinite().all()
+    assert labelled.dipole is None
 
 
 def test_import_bamboo(run, scikd_data, tmp_path):
