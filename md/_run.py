@@ -135,8 +135,10 @@ class Run:
             raise InvalidInputError(message)
 
     def _settings(self) -> dict[str, Any]:
+        """Return what a continuation must share; a model goes by its content, not by its path."""
         kept = {name: v for name, v in asdict(self.options).items() if name not in FREE}
-        return {**kept, "fingerprint": getattr(self.calculator, "fingerprint", None)}
+        fingerprint = getattr(self.calculator, "fingerprint", None)
+        return kept if fingerprint is None else {**kept, "model": fingerprint}
 
     @property
     def time(self) -> float:

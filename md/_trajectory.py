@@ -8,6 +8,7 @@ files, byte for byte, as one that was not; a torn last line does no harm.
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -23,7 +24,14 @@ from scikd._atomic import atomic_write_bytes, storage_error
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.persistence import load_bundle, save_bundle
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["COLUMNS", "Recorder", "Snapshot", "write_frame"]
+
+logger = logging.getLogger(__name__)
 
 # Columns of the log, with their units; NaN where a quantity has no meaning.
 COLUMNS = (
@@ -62,6 +70,11 @@ class Snapshot:
     atoms: Atoms
     state: dict[str, Any]
     neighbors: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def _beginning(path: Path, length: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(length)
 
 
 def write_frame(path: Path, atoms: Atoms) -> None:
@@ -107,6 +120,28 @@ class Recorder:
         return self.folder / CHECKPOINT
 
     def __enter__(self) -> Self:
+        """Take the folder for this process alone, where the system has such locks.
+
+        Raises
+        ------
+        InvalidInputError
+            If another process runs there.
+        """
+        if fcntl is None:
+            return self
+        lock = os.open(self.folder, os.O_RDONLY)
+        self._stack.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._stack.close()
+            message = (
+                f"Another process is running in {self.folder}. Wait for it, stop it, or choose "
+                "another output."
+            )
+            raise InvalidInputError(message) from error
+        except OSError:  # a disk without locks
+            logger.debug("no lock on %s", self.folder)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -123,7 +158,7 @@ class Recorder:
         """
         header = ",".join(COLUMNS).encode()
         there = [path for path in (self.log, self.frames) if path.exists()]
-        ours = self.log.exists() and self.log.read_bytes()[: len(header)] in (header, b"")
+        ours = self.log.exists() and _beginning(self.log, len(header)) in (header, b"")
         if there and not ours:
             message = (
                 f"{self.folder} holds {', '.join(path.name for path in there)}, not of a run of "

@@ -91,7 +91,9 @@ def block_average(values: Any) -> tuple[float, float]:
         raise InvalidInputError("Expected at least one value to average; got none.")
     mean, error = float(blocks.mean()), math.nan
     while len(blocks) >= FEWEST_BLOCKS:
-        error = float(np.fmax(error, blocks.std(ddof=1) / math.sqrt(len(blocks))))
+        # Rounding is no fluctuation.
+        spread = blocks.std(ddof=1) if np.ptp(blocks) > 1e-12 * abs(mean) else 0.0
+        error = float(np.fmax(error, spread / math.sqrt(len(blocks))))
         blocks = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(axis=1)
     return mean, error
 

@@ -24,10 +24,10 @@ from ase.io import read
 from scipy.stats import chi2, gamma, kstest
 
 from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
-from scikd.md import _run
+from scikd.md import _run, dynamics
 from scikd.md._integrators import BAR, degrees_of_freedom, density_of, temperature_of
 from scikd.md._start import move_mass_to_hydrogen
-from scikd.md._trajectory import Recorder
+from scikd.md._trajectory import COLUMNS, Recorder
 from scikd.md.calculators import ForceFieldCalculator
 from scikd.md.dynamics import DynamicsError, DynamicsOptions, run_dynamics
 from scikd.md.dynamics_report import block_average, energy_drift, plot_dynamics, read_log
@@ -65,6 +65,13 @@ def options(folder, **changes):
         "checkpoint_interval": 50,
     }
     return DynamicsOptions(output=str(folder), **(settings | changes))
+
+
+@pytest.fixture(autouse=True)
+def _no_figure(request, monkeypatch):
+    """Drawing takes longer than most runs here."""
+    if "figure" not in request.node.name:
+        monkeypatch.setattr(dynamics, "plot_dynamics", lambda *_: b"figure")
 
 
 class IdealGas(Calculator):
@@ -133,7 +140,7 @@ def test_energy_is_conserved_and_the_log_says_so(tmp_path):
 def test_what_thermostat_and_barostat_put_in_is_booked(tmp_path, ensemble):
     atoms = argon()
     result = run_dynamics(
-        options(tmp_path, ensemble=ensemble, time="4ps", timestep=2.0, barostat_time=500.0),
+        options(tmp_path, ensemble=ensemble, time="2ps", timestep=2.0, barostat_time=500.0),
         atoms=atoms,
         calculator=lennard_jones(atoms),
     )
@@ -193,6 +200,61 @@ def test_temperatures_have_the_canonical_distribution(tmp_path):
     assert abs(mean - 100.0) < 4 * error
     assert error < 2.0
     assert kstest(temperatures[::12] * dof / 100.0, chi2(dof).cdf).pvalue > 1e-3
+
+
+class Diatomics(Calculator):
+    """Stiff molecules that do not see each other: period 11 fs, as of a bond to hydrogen."""
+
+    implemented_properties = ("energy", "forces", "stress")
+    stiffness, length = 33.8, 1.1
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        positions = self.atoms.positions
+        bonds = positions[1::2] - positions[::2]
+        stretch = np.linalg.norm(bonds, axis=1, keepdims=True) - self.length
+        pull = self.stiffness * stretch * bonds / (stretch + self.length)
+        stress = bonds.T @ pull / self.atoms.get_volume()
+        self.results = {
+            "energy": 0.5 * self.stiffness * np.sum(stretch**2),
+            "forces": np.stack([pull, -pull], axis=1).reshape(-1, 3),
+            "stress": stress.ravel()[[0, 4, 8, 5, 2, 1]],
+        }
+
+
+@pytest.mark.slow
+def test_molecules_are_not_heated_by_the_scaling_of_their_bonds(tmp_path):
+    """The cell scales atoms, and so bonds; on average that must put nothing in."""
+    n, volume, rng = 64, 40.0, np.random.default_rng(0)
+    edge = (n * volume) ** (1 / 3)
+    direction = rng.normal(size=(n, 3))
+    bonds = 1.1 * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    centres = rng.random((n, 3)) * edge
+    positions = np.stack([centres - bonds / 2, centres + bonds / 2], axis=1).reshape(-1, 3)
+    atoms = Atoms(
+        f"H{2 * n}", positions, cell=np.eye(3) * edge, pbc=True, masses=np.full(2 * n, 2.0)
+    )
+    run = options(
+        tmp_path,
+        ensemble="npt",
+        temperature=300.0,
+        pressure=units.kB * 300.0 / volume / BAR,
+        timestep=1.0,
+        equilibration="5ps",
+        time="60ps",
+        barostat_time=200.0,
+        min_density=0.0,
+        trajectory_interval=10**6,
+        checkpoint_interval=10**6,
+    )
+    result = run_dynamics(run, atoms=atoms, calculator=Diatomics())
+    temperature, error = result.averages["temperature_K"]
+    assert abs(temperature - 300.0) < 4 * error
+    assert error < 2.5
+    mean, error = (x / (n + 1) for x in block_average(_volumes(result)))
+    assert abs(mean - volume) < 4 * error
+    assert error < 3.0
+    assert abs(result.drift[0]) < 4 * result.drift[1] + 1.0
 
 
 @pytest.mark.slow
@@ -255,7 +317,6 @@ def test_a_free_cluster_neither_drifts_nor_turns(tmp_path):
     log = read_log(result.log)
     assert log["density_g_cm3"].isna().all()
     assert log["temperature_K"].iloc[0] == pytest.approx(10.0)
-    assert result.figure.stat().st_size > 10_000
     assert "density_g_cm3" not in result.averages
 
 
@@ -414,7 +475,9 @@ def wait_for(process, folder, size):
     pytest.fail("the run wrote no log")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, number):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start(killed)
@@ -502,6 +565,25 @@ def test_files_of_somebody_else_are_not_overwritten(tmp_path):
     with pytest.raises(InvalidInputError, match="log.csv, not of a run"):
         run_dynamics(options(tmp_path), atoms=atoms, calculator=lennard_jones(atoms))
     assert (tmp_path / "log.csv").read_text() == "my,own\n1,2\n"
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    (tmp_path / "log.csv").write_text("step,time_ps,temperature_K,density_g_cm3,pressure_bar,")
+    with pytest.raises(InvalidInputError, match="not of a run"):
+        run_dynamics(options(tmp_path), atoms=argon(2), calculator=IdealGas())
+    (tmp_path / "log.csv").write_text(",".join(COLUMNS) + "\n0,")
+    result = run_dynamics(options(tmp_path, time="0.1ps"), atoms=argon(2), calculator=IdealGas())
+    assert len(read_log(result.log)) == 3
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    with (
+        Recorder(tmp_path),
+        pytest.raises(InvalidInputError, match="Another process is running in"),
+    ):
+        run_dynamics(options(tmp_path), atoms=argon(2), calculator=IdealGas())
+    run_dynamics(options(tmp_path, time="0.1ps"), atoms=argon(2), calculator=IdealGas())
 
 
 def test_a_full_disk_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
@@ -641,6 +723,7 @@ def test_block_errors_know_of_correlations():
     expected = 1 / math.sqrt(1 - 0.95**2) * math.sqrt(39 / len(series))
     assert block_average(series)[1] == pytest.approx(expected, rel=0.5)
     assert math.isnan(block_average([1.0, 2.0])[1])
+    assert block_average(np.full(100, 0.1) * 3)[1] == 0.0
     with pytest.raises(InvalidInputError, match="at least one value"):
         block_average([])
 
@@ -656,6 +739,19 @@ def test_drift_is_a_slope_with_an_error():
     assert math.isnan(energy_drift([0.0, 1.0], [0.0, 1.0])[0])
 
 
+def test_a_figure_is_drawn(tmp_path):
+    atoms = argon(2, density=0.7)
+    for ensemble, frame, calculator in (
+        ("npt", atoms, lennard_jones(atoms)),
+        ("nvt", molecule("H2O"), IdealGas()),
+    ):
+        run = options(tmp_path / ensemble, ensemble=ensemble, timestep=1.0, time="0.1ps")
+        result = run_dynamics(run, atoms=frame, calculator=calculator)
+        assert result.figure.read_bytes()[:4] == b"\x89PNG"
+        assert result.figure.stat().st_size > 10_000
+    assert plot_dynamics(read_log(result.log), 3)[:4] == b"\x89PNG"
+
+
 def test_the_report_says_where_everything_lies(tmp_path):
     atoms = argon(2, density=0.7)
     result = run_dynamics(
@@ -666,7 +762,6 @@ def test_the_report_says_where_everything_lies(tmp_path):
         assert part in text
     frames = read(result.trajectory, ":")
     assert [frame.info["time_ps"] for frame in frames] == pytest.approx(np.arange(9) * 0.25)
-    assert plot_dynamics(read_log(tmp_path), len(atoms))[:4] == b"\x89PNG"
     with pytest.raises(StorageError, match="Check the path"):
         read_log(tmp_path / "nothing.csv")
     with pytest.raises(CorruptFileError, match="no log of a run"):
