@@ -17,10 +17,13 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import ase.io
 import numpy as np
@@ -34,7 +37,11 @@ from scikd.md.calculators import ForceFieldCalculator
 from scikd.md.dispersion import D3CSO
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.get import GET
+from scikd.md.kernels.network import Network
+from scikd.md.kernels.pairs import PairTables
+from scikd.md.kernels.pme import ParticleMesh
 from scikd.md.model import ForceField
+from scikd.md.neighbors import VerletList
 from scikd.md.packing import pack_box
 
 __all__ = ["run"]
@@ -42,6 +49,13 @@ __all__ = ["run"]
 DATA = Path(os.environ.get("SCIKD_DATA") or ROOT.parent / "shared" / "data") / "md"
 PEERS = (("graph", "SchNet"), ("graph", "PaiNN"), ("mace", "MACE"))
 LARGEST_FOR_TORCH, LARGEST_FOR_PEERS = 5_000, 2_000
+PARTS = (
+    ("lists", VerletList, "update"),
+    ("network forward", Network, "forward"),
+    ("pairs", PairTables, "compute"),
+    ("mesh", ParticleMesh, "compute"),
+    ("network backward", Network, "backward"),
+)
 # Multiplications and additions of GET at its default sizes, per atom with 46 neighbours: forward
 # with a tabulated filter (node updates 258,000, edges 155,000), and as much again backward by the
 # nodes and twice that by the edges.
@@ -158,8 +172,34 @@ def _rows(name: str, atoms: Atoms, quick: bool) -> Iterator[Row]:
     for _, model in PEERS:
         if model in cost:
             yield row(f"{name}, lists anew", anew, unit, model, cost[model])
+    yield from _parts(name, atoms)
     if not quick:
         yield _of_peak(name, ours)
+
+
+def _parts(name: str, atoms: Atoms) -> Iterator[Row]:
+    """Yield where a step between two searches spends its time, the rest being Python."""
+    spent: dict[str, list[float]] = {}
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            spent.setdefault(part, []).append(time.perf_counter() - start)
+            return result
+
+        return measured
+
+    step = _Mover(atoms, anew=False, engine="numba", threads=1)
+    step()
+    with ExitStack() as stack:
+        for part, owner, method in PARTS:
+            wrapped = timed(part, getattr(owner, method))
+            stack.enter_context(patch.object(owner, method, wrapped))
+        for _ in range(5):
+            step()
+    for part, seconds in spent.items():
+        yield row(f"{name}, of it {part}", 1e6 * median(seconds) / len(atoms), "us/atom")
 
 
 def _of_peak(name: str, microseconds: float) -> Row:

@@ -8,6 +8,7 @@ import torch
 from ase import Atoms
 from ase.build import make_supercell
 from e3nn.o3 import rand_matrix
+from e3nn.util.test import assert_equivariant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,25 @@ def test_everything_turns_with_the_structure(seed, periodic, charge):
     np.testing.assert_allclose(after["virial"][0], virial, atol=1e-6 * np.abs(virial).max())
     np.testing.assert_allclose(before["charges"].sum(), charge, atol=1e-9)
     np.testing.assert_allclose(before["forces"].sum(0), 0.0, atol=1e-7 * scale)
+
+
+def test_e3nn_finds_forces_equivariant_and_charges_invariant():
+    model, atoms = force_field(), liquid(8, 4, periodic=False)
+
+    def derived(positions):
+        moved = atoms.copy()
+        moved.positions = positions.numpy()
+        batch = from_ase(moved)
+        found = model(batch, model.neighbors(batch))
+        return found["forces"], found["charges"][:, None]
+
+    assert_equivariant(
+        derived,
+        args_in=[torch.from_numpy(atoms.positions)],
+        irreps_in=["cartesian_points"],
+        irreps_out=["1x1o", "1x0e"],
+        tolerance=1e-6,  # e3nn draws its rotations in single precision
+    )
 
 
 @pytest.mark.parametrize("repeat", [(2, 1, 1), (1, 2, 2)])
