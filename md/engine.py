@@ -137,8 +137,8 @@ class NumbaEngine:
         Raises
         ------
         InvalidInputError
-            If a position is not finite, an element is not known to the model, or there is
-            electrostatics and the structure is periodic in one or two directions.
+            If there is no atom, a position is not finite, an element is not known to the model, or
+            there is electrostatics and the structure is periodic in one or two directions.
         """
         positions = np.ascontiguousarray(positions, dtype=np.float64)
         numbers, pbc = np.asarray(numbers, dtype=np.int64), np.asarray(pbc, dtype=bool)
@@ -149,7 +149,7 @@ class NumbaEngine:
             self.network.set_pairs(near.i, near.j, _by_place(positions, cell, pbc))
             self._rebuilds = self.verlet.rebuilds
         sites = self.network.forward(positions, numbers, near.offsets)
-        charges = sites.charges + (total_charge - sites.charges.sum()) / max(len(numbers), 1)
+        charges = sites.charges + (total_charge - sites.charges.sum()) / len(numbers)
         rest = self._rest(positions, numbers, charges, cell, pbc)
 
         chi = self.network.weights.electronegativity[numbers]
@@ -175,6 +175,9 @@ class NumbaEngine:
 
     def _check(self, positions: np.ndarray, numbers: np.ndarray, pbc: np.ndarray) -> None:
         """Refuse what would give numbers without meaning."""
+        if not len(positions):
+            message = "Expected at least one atom; got a structure without any."
+            raise InvalidInputError(message)
         require_finite(positions)
         if not np.array_equal(numbers, self._numbers):
             self._force_field.check_elements(

@@ -90,34 +90,44 @@ def measure_edges(  # type: ignore[no-untyped-def]
     ``links`` holds for each candidate: sender, row of `offsets` and its sign, the reverse
     candidate; ``slots`` (E, 2) remembers where a candidate went, and where an edge came from.
     """
+    at, scale = edges.geometry, n_intervals / cutoff
+    longest = 0
     for i in range(start, stop):
-        kept = edges.first[i]
-        for c in range(edges.first[i], edges.first[i + 1]):
+        longest = max(longest, edges.first[i + 1] - edges.first[i])
+    squares = np.empty(longest + 1)
+    for i in range(start, stop):
+        first = kept = edges.first[i]
+        for c in range(first, edges.first[i + 1]):
             j, p, sign = links[c, 0], links[c, 1], links[c, 2]
             # x_i - x_j first: then both directions agree to the bit, and on who is within.
             x = positions[i, 0] - positions[j, 0] + sign * offsets[p, 0]
             y = positions[i, 1] - positions[j, 1] + sign * offsets[p, 1]
             z = positions[i, 2] - positions[j, 2] + sign * offsets[p, 2]
-            r = np.sqrt(x * x + y * y + z * z)
-            if not r < cutoff:
-                slots[c, 0] = -1
-                continue
-            slots[c, 0], slots[kept, 1] = kept, c
-            edges.sender[kept] = j
-            m = min(int(r * (n_intervals / cutoff)), n_intervals - 1)
-            edges.interval[kept] = m
-            at = edges.geometry[kept]
-            at[UX], at[UY], at[UZ], at[RADIUS] = x / r, y / r, z / r, r
-            at[PLACE] = r * (n_intervals / cutoff) - m
+            square = x * x + y * y + z * z
+            # Written in any case, and overwritten by the next: whether it stays is hard to guess.
+            within = square < cutoff * cutoff
+            at[kept, UX], at[kept, UY], at[kept, UZ] = x, y, z
+            squares[kept - first], edges.sender[kept], slots[kept, 1] = square, j, c
+            slots[c, 0] = kept if within else -1
+            kept += within
+        edges.end[i] = kept
+        for e in range(first, kept):
+            r = np.sqrt(squares[e - first])
+            inverse = 1.0 / r
+            at[e, UX] *= inverse
+            at[e, UY] *= inverse
+            at[e, UZ] *= inverse
+            at[e, RADIUS] = r
+            m = min(int(r * scale), n_intervals - 1)
+            edges.interval[e] = m
+            at[e, PLACE] = r * scale - m
             t = r / cutoff
             if cosine:
-                at[FADE] = 0.5 * (np.cos(np.pi * t) + 1.0)
-                at[SLOPE] = -0.5 * np.pi / cutoff * np.sin(np.pi * t)
+                at[e, FADE] = 0.5 * (np.cos(np.pi * t) + 1.0)
+                at[e, SLOPE] = -0.5 * np.pi / cutoff * np.sin(np.pi * t)
             else:
-                at[FADE] = 1.0 + t * t * t * (t * (15.0 - 6.0 * t) - 10.0)
-                at[SLOPE] = -30.0 / cutoff * (t * (1.0 - t)) ** 2
-            kept += 1
-        edges.end[i] = kept
+                at[e, FADE] = 1.0 + t * t * t * (t * (15.0 - 6.0 * t) - 10.0)
+                at[e, SLOPE] = -30.0 / cutoff * (t * (1.0 - t)) ** 2
 
 
 @njit(**COMPILED)

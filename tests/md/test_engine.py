@@ -8,11 +8,12 @@ import torch
 from ase import Atoms
 
 from scikd.exceptions import InvalidInputError
+from scikd.md.bamboo import from_bamboo
 from scikd.md.dispersion import D3BJ, D3CSO
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.engine import NumbaEngine
 from scikd.md.frames import from_ase
-from scikd.md.get import GET, GETSettings
+from scikd.md.get import GET
 from scikd.md.model import Architecture, ForceField
 from scikd.md.neighbors import find_neighbors
 from scikd.md.repulsion import ZBL
@@ -24,7 +25,7 @@ FULL = {"electrostatics": COULOMB, "dispersion": D3CSO(cutoff=7.0), "repulsion":
 
 def force_field(**terms):
     torch.manual_seed(1)
-    get = GET(GETSettings(dim=32, n_heads=8)).double()
+    get = GET().double()  # of the size that other tests have compiled already
     with torch.no_grad():
         for name, values in get.named_parameters():
             if "radial" not in name:
@@ -114,6 +115,17 @@ def test_dispersion_that_is_not_compiled():
     assert_same(run(engine, atoms), by_torch(field, atoms), 1e-9)
 
 
+@pytest.mark.parametrize("rule", ["published", "conservative"])
+def test_released_weights(scikd_data, rule):
+    with np.load(scikd_data("md/bamboo_released/weights.npz")) as archive:
+        field = from_bamboo(dict(archive))
+    with np.load(scikd_data("md/bamboo_released/reference_outputs.npz")) as archive:
+        atoms = Atoms(archive["crop/numbers"], archive["crop/positions"])
+    field.force_rule = rule
+    found = run(NumbaEngine(field, threads=1), atoms)
+    assert_same(found, by_torch(field.double(), atoms), 1e-5)
+
+
 @pytest.mark.parametrize("pbc", [(True, True, False), (False, False, True)])
 def test_partly_periodic_structures(pbc):
     atoms = structure(periodic=True, cell=9.0 * np.eye(3))
@@ -194,6 +206,8 @@ def test_what_it_refuses():
     atoms.positions[3, 1] = np.nan
     with pytest.raises(InvalidInputError, match=r"Expected finite positions; atom 3 is at \["):
         run(engine, atoms)
+    with pytest.raises(InvalidInputError, match="Expected at least one atom"):
+        run(engine, Atoms())
     with pytest.raises(InvalidInputError, match=r"The model knows .* the structure holds \['F'\]"):
         run(engine, Atoms("F"))
 
