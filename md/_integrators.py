@@ -118,7 +118,7 @@ class StochasticCell(Bussi):
         compressibility: float,
         rng: np.random.Generator,
     ) -> None:
-        super().__init__(atoms, timestep, temperature_K, taut, rng=rng)
+        super().__init__(atoms, timestep, temperature_K, taut, rng=rng)  # type: ignore[no-untyped-call]
         self.pressure = pressure
         self.rate = compressibility * timestep / taup
         self.barostat_work = 0.0
@@ -129,7 +129,7 @@ class StochasticCell(Bussi):
 
         ``forces`` are those that the step before returned; None if the atoms have been moved since.
         """
-        self.scale_velocities()
+        self.scale_velocities()  # type: ignore[no-untyped-call]
         atoms = self.atoms
         virial = self._after
         if forces is None or virial is None:

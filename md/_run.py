@@ -49,6 +49,7 @@ class Run:
         self, options: DynamicsOptions, recorder: Recorder, calculator: Calculator
     ) -> None:
         self.options, self.recorder, self.calculator = options, recorder, calculator
+        self.settings = self._settings()
         self.rng = np.random.default_rng(options.seed)
         self.step = 0
         self.forces: np.ndarray | None = None  # at the present positions, if known
@@ -59,7 +60,11 @@ class Run:
         options = self.options
         if atoms is None:
             atoms, density = load_or_pack(
-                options.liquid, options.n_atoms, options.density, options.seed
+                options.liquid,
+                options.n_atoms,
+                options.density,
+                options.seed,
+                loosely=self.equilibrating,
             )
         else:
             atoms, density = atoms.copy(), options.density
@@ -121,7 +126,7 @@ class Run:
         logger.info("going on with %s at step %d", self.recorder.folder, self.step)
 
     def _check_settings(self, before: dict[str, Any]) -> None:
-        now = self._settings()
+        now = self.settings
         changed = [
             f"{name} was {before.get(name)!r}, now {value!r}"
             for name, value in now.items()
@@ -186,7 +191,7 @@ class Run:
             "spent": self.spent,
             "integrator": self._sums(),
             "rng": self.rng.bit_generator.state,
-            "settings": self._settings(),
+            "settings": self.settings,
         }
         self.recorder.save(Snapshot(self.atoms, state, reference))
 

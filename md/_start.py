@@ -26,7 +26,7 @@ SUFFIXES = (".xyz", ".extxyz", ".pdb", ".cif", ".vasp", ".traj", ".db", ".json",
 
 
 def load_or_pack(
-    liquid: str, n_atoms: int, density: float | None, seed: int
+    liquid: str, n_atoms: int, density: float | None, seed: int, *, loosely: bool
 ) -> tuple[Atoms, float | None]:
     """Return the last structure of a file, or a freshly packed box of a mixture.
 
@@ -37,9 +37,11 @@ def load_or_pack(
     n_atoms : int
         About how many atoms to pack.
     density : float or None
-        Of the box in the end, in g/cm³; it is packed more loosely.
+        Of the box in the end, in g/cm³; None is the mixture's own guess.
     seed : int
         Seed of places and orientations.
+    loosely : bool
+        Whether to pack at a lower density, since the box will be equilibrated.
 
     Returns
     -------
@@ -63,7 +65,8 @@ def load_or_pack(
         raise StorageError(message)
     mixture = parse_mixture(liquid)
     density = mixture.density if density is None else density
-    return pack_box(mixture, n_atoms=n_atoms, density=LOOSE * density, seed=seed), density
+    packed = LOOSE * density if loosely else density
+    return pack_box(mixture, n_atoms=n_atoms, density=packed, seed=seed), density
 
 
 def _read(path: Path) -> Atoms:

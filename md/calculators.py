@@ -18,6 +18,7 @@ from scikd.quantities import Quantity
 from scikd.teachers import Teacher
 
 from ._engines import DTYPES, Engine, choose_engine, fingerprint_of, frozen_copy, make_engine
+from ._labels import total_charge_of
 from .frames import check_geometry, from_ase
 from .guard import Guard, Response, distance_limits
 from .model import ForceField
@@ -55,15 +56,11 @@ class _ChargedCalculator(Calculator):
     def _charge(self, atoms: Atoms) -> float:
         if self.total_charge is not None:
             return self.total_charge
-        if "total_charge" in atoms.info:
-            return float(atoms.info["total_charge"])
-        charges = atoms.arrays.get("initial_charges")
-        # What is left of a sum after rounding is no charge.
-        return 0.0 if charges is None else float(np.round(charges.sum(), 6))
+        return total_charge_of(atoms, None)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Say what has changed since the last calculation."""
-        changes: list[str] = super().check_state(atoms, tol=tol)
+        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
         if self.atoms is not None and self._charge(atoms) != self._charge(self.atoms):
             changes.append("total_charge")
         return changes
@@ -95,7 +92,8 @@ class ForceFieldCalculator(_ChargedCalculator):
     device : str, default="auto"
         For torch: "cpu", "cuda", ...; "auto" is a GPU if there is one.
     total_charge : float or None, default=None
-        In e; None takes ``atoms.info["total_charge"]``, or else the sum of the initial charges.
+        In e; None takes ``atoms.info["total_charge"]`` (or ``"charge"``), or else the sum of the
+        initial charges.
 
     Attributes
     ----------
@@ -133,7 +131,7 @@ class ForceFieldCalculator(_ChargedCalculator):
         device: str = "auto",
         total_charge: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         model = model if isinstance(model, ForceField) else load_force_field(model)
         self.engine, place = choose_engine(engine, device, model)
         if dtype not in ("auto", *DTYPES):
@@ -168,11 +166,11 @@ class ForceFieldCalculator(_ChargedCalculator):
         """
         before = atoms.copy()
         before.positions, before.cell = positions, cell
-        self.reset()
+        self.reset()  # type: ignore[no-untyped-call]
         self._made = None
         self._rebuilds = 0
         self.calculate(before)
-        self.reset()
+        self.reset()  # type: ignore[no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
         # Lists and buffers stay: a copy makes its own.
@@ -185,7 +183,7 @@ class ForceFieldCalculator(_ChargedCalculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute all properties that the structure has."""
-        super().calculate(atoms, properties or ["energy"], system_changes)
+        super().calculate(atoms, properties or ["energy"], system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None  # noqa: S101 - for the type checker; ASE sets it
         atoms = self.atoms
         finite = np.isfinite(atoms.positions.sum() + atoms.cell[:].sum())
@@ -363,7 +361,7 @@ class EnsembleCalculator(_ChargedCalculator):
         guard: Given = "warn",
         **settings: Any,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.guard = _as_guard(guard)
         self.total_charge = settings.get("total_charge")
         self._given = models if isinstance(models, TeacherEnsemble) else None
@@ -399,7 +397,7 @@ class EnsembleCalculator(_ChargedCalculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Ask every member."""
-        super().calculate(atoms, properties or ["energy"], system_changes)
+        super().calculate(atoms, properties or ["energy"], system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None  # noqa: S101 - for the type checker; ASE sets it
         found = self.ensemble(self.atoms).consensus([self.atoms])
         results: dict[str, Any] = {}

@@ -275,7 +275,7 @@ def run_dynamics(
     Notes
     -----
     A run that was killed and resumed gives the same numbers and the same files, to the last bit, as
-    one that was not: for the calculators of `scikd.md` on a CPU; for others, and on a GPU, to
+    one that was not: with a `ForceFieldCalculator` on the CPU; with others, and on a GPU, to
     rounding.
     """
     folder = Path(options.output)
@@ -293,7 +293,7 @@ def run_dynamics(
             run.resume(*found)
         with StopRequest() as stop:
             speed = run.advance(stop, progress)
-    return _result(options, recorder, run.atoms, speed)
+    return _result(recorder, run, speed)
 
 
 def _calculator(options: DynamicsOptions) -> Calculator:
@@ -309,9 +309,8 @@ def _calculator(options: DynamicsOptions) -> Calculator:
     )
 
 
-def _result(
-    options: DynamicsOptions, recorder: Recorder, atoms: Atoms, speed: float
-) -> DynamicsResult:
+def _result(recorder: Recorder, run: Run, speed: float) -> DynamicsResult:
+    atoms = run.atoms
     log = read_log(recorder.log)
     kept = log[log["time_ps"] >= 0]
     averages = {
@@ -334,7 +333,7 @@ def _result(
         log=recorder.log,
         trajectory=recorder.frames,
         figure=figure,
-        n_steps=options.n_steps,
+        n_steps=max(run.step - run.options.n_equilibration, 0),
         averages=averages,
         drift=(slope * to_drift, error * to_drift),
         ns_per_day=speed,

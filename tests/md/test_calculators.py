@@ -239,6 +239,11 @@ def test_total_charge_may_be_a_parameter():
     atoms.info["total_charge"] = -1.0
     atoms.calc = calculator(total_charge=2.0)
     assert atoms.get_charges().sum() == pytest.approx(2.0)
+    other = structure()
+    other.calc = calculator()
+    for info, charge in (({}, 0.0), ({"charge": 1}, 1.0), ({"total_charge": -2}, -2.0)):
+        other.info = info
+        assert other.get_charges().sum() == pytest.approx(charge, abs=1e-9)
 
 
 # ------------------------------------------------------------------------------------- bad input

@@ -31,6 +31,7 @@ from scikd.md._trajectory import COLUMNS, Recorder
 from scikd.md.calculators import ForceFieldCalculator
 from scikd.md.dynamics import DynamicsError, DynamicsOptions, run_dynamics
 from scikd.md.dynamics_report import block_average, energy_drift, plot_dynamics, read_log
+from scikd.md.molecules import parse_mixture
 from scikd.md.repulsion import ZBL
 from tests.reference.md_lennard_jones import LennardJones
 from tests.reference.md_models import force_field, structure
@@ -405,6 +406,7 @@ def test_a_structure_is_read_from_a_file_and_a_mixture_is_packed(tmp_path):
         calculator=IdealGas(),
     ).atoms
     assert packed.get_chemical_symbols().count("C") >= 9
+    assert density_of(packed) == pytest.approx(parse_mixture("EC:DMC 1:1").density, rel=0.1)
     assert packed.pbc.all()
     assert "molecules" in packed.arrays
 
