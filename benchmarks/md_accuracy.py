@@ -41,7 +41,7 @@ DATA = Path(os.environ.get("SCIKD_DATA") or ROOT.parent / "shared" / "data") / "
 EMBEDDED = ROOT / "data" / "md"
 XTB = LabelKeys(energy="energy_xtb", forces="forces_xtb", molecules="molID")
 TEST = 2  # the number of the test part in the embedded files
-EPOCHS = {"solvents": 300, "liquid": 80}
+EPOCHS = {"solvents": 200, "liquid": 40}
 DENSITY = 1.66053907  # g/cm³ of one dalton per Å³
 BOOTSTRAPS = 400
 
