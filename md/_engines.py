@@ -69,8 +69,7 @@ class TorchEngine:
 
     def __init__(self, model: ForceField, skin: float, threads: int | None) -> None:
         self.model, self.threads = model, threads
-        near = model.near_cutoff
-        self.verlet = VerletList(near, model.far_cutoff or near, skin)
+        self.verlet = VerletList(model.near_cutoff, model.far_cutoff, skin)
 
     def compute(
         self,

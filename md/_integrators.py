@@ -97,8 +97,6 @@ class StochasticCell(Bussi):
         Of about the liquid, in Å³/eV. It only changes how fast the volume relaxes.
     rng : numpy.random.Generator
         Source of noise.
-    dof : int
-        Degrees of freedom.
 
     Notes
     -----

@@ -92,8 +92,7 @@ class NumbaEngine:
             dtype=dtype,
             threads=threads,
         )
-        near = force_field.near_cutoff
-        self.verlet = VerletList(near, force_field.far_cutoff or near, skin)
+        self.verlet = VerletList(force_field.near_cutoff, force_field.far_cutoff, skin)
         self._force_field = force_field
         self._numbers = np.zeros(0, np.int64)
         self._rebuilds = -1

@@ -144,9 +144,9 @@ class ForceField(nn.Module):
             raise InvalidInputError(message)
         self.architecture = architecture
         self.elements = tuple(sorted({int(number) for number in elements}))
-        outside = [z for z in self.elements if not 1 <= z <= MAX_NUMBER]
-        if outside or not self.elements:
-            message = f"Expected atomic numbers 1 to {MAX_NUMBER}; got {list(self.elements)}."
+        numbers = [*self.elements, *(references or {})]
+        if not self.elements or not all(1 <= z <= MAX_NUMBER for z in numbers):
+            message = f"Expected atomic numbers 1 to {MAX_NUMBER}; got {numbers}."
             raise InvalidInputError(message)
         self.references = torch.zeros(MAX_NUMBER + 1, dtype=torch.float64)
         for number, energy in (references or {}).items():
@@ -181,7 +181,9 @@ class ForceField(nn.Module):
     def far_cutoff(self) -> float:
         """Largest cutoff of the pair terms in periodic structures, or the network's, in Å."""
         terms = (self.electrostatics, self.dispersion, self.repulsion)
-        return max((term.cutoff for term in terms if term is not None), default=self.near_cutoff)
+        # D3BJ wants no pairs: its cutoff is 0.
+        longest = max((term.cutoff for term in terms if term is not None), default=0.0)
+        return longest or self.near_cutoff
 
     def neighbors(self, batch: AtomicBatch) -> Neighbors:
         """Return the pairs of a batch that `forward` needs."""

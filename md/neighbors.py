@@ -58,6 +58,8 @@ class Pairs:
         """
         i, j = self.index
         between = positions.index_select(0, j) - positions.index_select(0, i)
+        if len(cell) == 1:  # a product of matrices, with no copy of the cell for each pair
+            return between + self.shifts.to(cell.dtype) @ cell[0]
         lattice = cell.index_select(0, self.structure)
         return between + torch.einsum("pa,pac->pc", self.shifts.to(cell.dtype), lattice)
 

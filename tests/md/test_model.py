@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scikd.exceptions import InvalidInputError
-from scikd.md.dispersion import D3CSO
+from scikd.md.dispersion import D3BJ, D3CSO
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.frames import collate, from_ase
 from scikd.md.get import GET, GETSettings
@@ -211,6 +211,16 @@ def test_dispersion_is_never_counted_twice(contained):
     assert learnt == pytest.approx(in_use if contained else none)
 
 
+@pytest.mark.parametrize("periodic", [True, False])
+def test_dispersion_that_finds_its_own_pairs_may_be_the_only_term(periodic):
+    pytest.importorskip("dftd3")
+    alone = force_field(electrostatics=None, dispersion=D3BJ("b3lyp"))
+    assert alone.far_cutoff == alone.near_cutoff
+    none = force_field(electrostatics=None, dispersion=None)
+    atoms = liquid(6, periodic=periodic)
+    assert energy(alone, atoms) < energy(none, atoms) - 1e-3
+
+
 def test_energies_add_up_and_references_are_kept_in_double_precision():
     atoms = liquid(9)
     model = force_field().float()
@@ -227,6 +237,8 @@ def test_an_element_that_the_model_does_not_know_is_an_error():
         predict(force_field(), Atoms("LiH", positions=[[0, 0, 0], [0, 0, 1.6]]))
     with pytest.raises(InvalidInputError, match="Expected atomic numbers 1 to 86"):
         ForceField(GET(GETSettings(dim=8, n_heads=2)), elements=[])
+    with pytest.raises(InvalidInputError, match=r"atomic numbers 1 to 86; got \[1, 6, 8, 100\]"):
+        force_field(references={100: 1.0})
     with pytest.raises(InvalidInputError, match="'conservative' or 'published'; got 'none'"):
         force_field(forces="none")
 

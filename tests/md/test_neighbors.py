@@ -104,10 +104,16 @@ def test_joined_lists_equal_those_of_the_joined_batch():
 def test_gradients_flow_to_positions_and_cell():
     batch = from_ase(random_structure(3, True, 4, shortest=3))
     pairs = find_neighbors(batch, 4.0, 4.0).near
-    positions, cell = batch.positions.requires_grad_(), batch.cell.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda x, c: pairs.vectors(x, c).square().sum(), (positions, cell)
-    )
+    alone = pairs.vectors(batch.positions, batch.cell)
+    twice = collate([batch, batch])
+    both = find_neighbors(twice, 4.0, 4.0).near.vectors(twice.positions, twice.cell)
+    torch.testing.assert_close(both, torch.cat([alone, alone]))
+    for some in (batch, twice):
+        found = find_neighbors(some, 4.0, 4.0).near
+        leaves = some.positions.requires_grad_(), some.cell.requires_grad_()
+        assert torch.autograd.gradcheck(
+            lambda x, c, found=found: found.vectors(x, c).square().sum(), leaves
+        )
 
 
 def test_lists_are_empty_where_nobody_is_near():
