@@ -69,6 +69,10 @@ class Run:
         else:
             atoms, density = atoms.copy(), options.density
         self._check_box(atoms, density)
+        if atoms.constraints:
+            names = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
+            message = f"Expected atoms without constraints; got {names}. Remove them first."
+            raise InvalidInputError(message)
         self.recorder.check_free()
         if options.hydrogen_mass is not None:
             move_mass_to_hydrogen(atoms, options.hydrogen_mass)
@@ -108,10 +112,16 @@ class Run:
             )
             raise InvalidInputError(message)
 
-    def resume(self, snapshot: Snapshot, lengths: dict[str, int]) -> None:
-        """Take up a run at its last checkpoint."""
+    def resume(self, atoms: Atoms | None, snapshot: Snapshot, lengths: dict[str, int]) -> None:
+        """Take up a run at its last checkpoint; ``atoms``, if given, must be those of the run."""
         state = snapshot.state
         self._check_settings(state["settings"])
+        if atoms is not None and not np.array_equal(atoms.numbers, snapshot.atoms.numbers):
+            message = (
+                f"{self.recorder.folder} holds a run of {snapshot.atoms.symbols}; got "
+                f"{atoms.symbols}. Choose another output."
+            )
+            raise InvalidInputError(message)
         self.atoms, self.step = snapshot.atoms, state["step"]
         self.dof, self.reference = state["dof"], state["reference"]
         self.growth, self.spent = state["growth"], state["spent"]

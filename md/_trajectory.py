@@ -249,7 +249,9 @@ class Recorder:
         if snapshot.neighbors is not None:
             positions, cell = snapshot.neighbors
             arrays |= {"neighbors/positions": positions, "neighbors/cell": cell}
-        info = {k: v for k, v in atoms.info.items() if isinstance(v, (str, bool, int, float))}
+        # ASE's readers give NumPy's numbers; the total charge is one of them.
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in atoms.info.items()}
+        info = {k: v for k, v in plain.items() if isinstance(v, (str, bool, int, float))}
         parameters = {"state": snapshot.state, "lengths": lengths, "info": info}
         save_bundle(self.checkpoint, kind=KIND, parameters=parameters, arrays=arrays, units=UNITS)
 

@@ -250,7 +250,8 @@ def run_dynamics(
         The settings. If its folder holds a run with the same settings, that is continued (a longer
         ``time`` extends it); a run that is complete is only summed up.
     atoms : ase.Atoms or None, default=None
-        Where to start, in place of ``liquid``; it is not changed. New velocities are drawn.
+        Where to start, in place of ``liquid``; it is not changed. New velocities are drawn. A run
+        that is continued goes on from its checkpoint, and the elements must be the same.
     calculator : ase.calculators.calculator.Calculator or None, default=None
         Forces, in place of ``model``.
     progress : {"auto", True, False}, default="auto"
@@ -266,7 +267,8 @@ def run_dynamics(
     DynamicsError
         If the run blows up.
     InvalidInputError
-        If the folder holds a run with other settings, or the settings do not fit the structure.
+        If the folder holds a run with other settings or of other atoms, or the settings do not fit
+        the structure, or the atoms have constraints.
     StorageError
         If the disk is full, ...: the same call goes on from the last checkpoint.
     KeyboardInterrupt
@@ -290,7 +292,7 @@ def run_dynamics(
         if found is None:
             run.begin(atoms)
         else:
-            run.resume(*found)
+            run.resume(atoms, *found)
         with StopRequest() as stop:
             speed = run.advance(stop, progress)
     return _result(recorder, run, speed)

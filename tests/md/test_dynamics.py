@@ -20,6 +20,7 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.fd import calculate_numerical_forces
 from ase.calculators.lj import LennardJones as AseLennardJones
+from ase.constraints import FixAtoms
 from ase.io import read
 from scipy.stats import chi2, gamma, kstest
 
@@ -546,6 +547,28 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path):
         run_dynamics(
             replace(run, temperature=120.0, seed=1), atoms=atoms, calculator=lennard_jones(atoms)
         )
+
+
+def test_a_run_is_not_continued_with_other_atoms_nor_begun_with_constraints(tmp_path):
+    run = options(tmp_path, time="0.01ps")
+    run_dynamics(run, atoms=argon(2), calculator=IdealGas())
+    other = argon(2)
+    other.symbols[-1] = "Ne"
+    with pytest.raises(InvalidInputError, match="holds a run of Ar32; got Ar31Ne.* another output"):
+        run_dynamics(run, atoms=other, calculator=IdealGas())
+    held = argon(2)
+    held.set_constraint(FixAtoms([0]))
+    with pytest.raises(InvalidInputError, match="without constraints; got FixAtoms"):
+        run_dynamics(replace(run, output=str(tmp_path / "held")), atoms=held, calculator=IdealGas())
+
+
+def test_a_checkpoint_keeps_the_total_charge(tmp_path):
+    atoms = argon(2)
+    atoms.info = {"charge": np.int64(1), "exact": np.bool_(True), "level": "none"}
+    run = options(tmp_path, time="0.01ps")
+    run_dynamics(run, atoms=atoms, calculator=IdealGas())
+    again = run_dynamics(replace(run, time="0.02ps"), calculator=IdealGas())
+    assert again.atoms.info == {"charge": 1, "exact": True, "level": "none"}
 
 
 def test_damage_is_told(tmp_path):
