@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,17 @@ def total_charge_of(atoms: Atoms, key: str | None) -> float:
     """Return the total charge in e; zero where nothing is said of it."""
     for name in (key,) if key else CHARGE_ENTRIES:
         if name in atoms.info:
-            return float(atoms.info[name])
+            given = atoms.info[name]
+            try:
+                charge = float(given)
+            except (TypeError, ValueError):
+                charge = math.nan
+            if not math.isfinite(charge):
+                message = (
+                    f"Expected info[{name!r}], the total charge in e, as a number; got {given!r}."
+                )
+                raise InvalidInputError(message)
+            return charge
     # As ASE's calculators do; what is left of the sum after rounding is not a charge.
     charges = atoms.arrays.get("initial_charges")
     return 0.0 if charges is None else float(np.round(charges.sum(), 6))

@@ -151,8 +151,9 @@ class ForceFieldCalculator(_ChargedCalculator):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the model."""
-        return fingerprint_of(self.force_field)
+        """Digest of the model, and of the total charge if it is a parameter."""
+        model = fingerprint_of(self.force_field)
+        return model if self.total_charge is None else f"{model} {self.total_charge!r}"
 
     @property
     def neighbor_reference(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -373,6 +374,12 @@ class EnsembleCalculator(_ChargedCalculator):
             raise InvalidInputError(message)
         self._made: dict[str | None, TeacherEnsemble] = {}
         named = {} if isinstance(models, TeacherEnsemble) else _named(models)
+        if settings and not any(isinstance(m, (ForceField, str, Path)) for m in named.values()):
+            message = (
+                f"Expected no settings of force fields, as no member is one that is to become a "
+                f"calculator; got {', '.join(settings)}. Give them to the members."
+            )
+            raise InvalidInputError(message)
         self._members = {
             name: _member(model, {**settings, "guard": self.guard}) for name, model in named.items()
         }

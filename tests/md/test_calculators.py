@@ -239,6 +239,7 @@ def test_total_charge_may_be_a_parameter():
     atoms.info["total_charge"] = -1.0
     atoms.calc = calculator(total_charge=2.0)
     assert atoms.get_charges().sum() == pytest.approx(2.0)
+    assert len({calculator(total_charge=charge).fingerprint for charge in (None, 1.0, 2.0)}) == 3
     other = structure()
     other.calc = calculator()
     for info, charge in (({}, 0.0), ({"charge": 1}, 1.0), ({"total_charge": -2}, -2.0)):
@@ -397,5 +398,8 @@ def test_ensembles_that_are_none_are_refused():
     teacher = CalculatorTeacher(EMT(), "emt")
     with pytest.raises(InvalidInputError, match="unique names"):
         EnsembleCalculator([teacher, teacher])
+    for models in ([teacher], [EMT()], TeacherEnsemble([teacher])):
+        with pytest.raises(InvalidInputError, match="got total_charge. Give them to the members"):
+            EnsembleCalculator(models, total_charge=1.0)
     with pytest.raises(InvalidInputError, match="an ensemble that predicts 'energy'"):
         EnsembleCalculator(TeacherEnsemble([CalculatorTeacher(EMT(), properties=("forces",))]))

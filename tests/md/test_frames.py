@@ -210,6 +210,10 @@ def test_the_total_charge_is_found_where_ase_users_put_it():
     assert from_ase(water).total_charge.tolist() == [1.0]
     water.info["charge"] = 2
     assert from_ase(water).total_charge.tolist() == [2.0]
+    for wrong in ("much", None, np.nan, [1, 2]):
+        water.info["charge"] = wrong
+        with pytest.raises(InvalidInputError, match="'charge'.*total charge in e, as a number"):
+            from_ase(water)
 
 
 @pytest.mark.parametrize(
