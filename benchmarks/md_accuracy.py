@@ -150,8 +150,10 @@ def _mace(
         place = Path(folder)
         for part, batch in zip(("train", "valid", "test"), (*_hold_out(train), test), strict=True):
             _write_for_mace(place / f"{part}.xyz", batch)
-        one = _mace_epochs(home, place, 1)
-        epochs = 1 if quick else max(1, round(seconds / one))
+        one, epochs = _mace_epochs(home, place, 1), 1
+        if not quick:  # starting up takes a while, and an epoch does not include it
+            an_epoch = (_mace_epochs(home, place, 4) - one) / 3
+            epochs = max(1, round((seconds - one) / an_epoch) + 1)
         taken = one if epochs == 1 else _mace_epochs(home, place, epochs)
         command = [str(home / "python"), str(Path(__file__).with_name("_md_peer.py"))]
         request = {"predict": str(place / "test.xyz"), "output": str(place / "found.npz")}

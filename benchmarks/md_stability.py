@@ -3,7 +3,7 @@
 * NVE: 16 carbonate molecules at 300 K, steps of 0.5 fs, 20 ps, by the kernels: slope of the total
   energy, for forces that are its gradient and for the published ones, which hold the charges fixed.
 * NPT: more than 500 atoms at 300 K and 1 bar for 100 ps, three seeds: the density with its block
-  error, whatever it is, beside the measured one. Hydrogen weighs 4 u and steps last 2 fs: densities
+  error, whatever it is, beside the measured one. Hydrogen weighs 3 u and steps last 1.5 fs: densities
   do not depend on masses.
 
 Runs lie in the folder that SCIKD_RUNS names (default: build/md-stability), and go on where they
@@ -61,8 +61,8 @@ def npt(liquid: str, seed: int, picoseconds: float) -> DynamicsResult:
         liquid=liquid,
         n_atoms=N_ATOMS,
         ensemble="npt",
-        timestep=2.0,
-        hydrogen_mass=4.0,
+        timestep=1.5,
+        hydrogen_mass=3.0,
         time=f"{picoseconds}ps",
         equilibration=f"{picoseconds / 5}ps",
         seed=seed,
