@@ -2,9 +2,9 @@
 
 * NVE: 16 carbonate molecules at 300 K, steps of 0.5 fs, 20 ps, by the kernels: slope of the total
   energy, for forces that are its gradient and for the published ones, which hold the charges fixed.
-* NPT: more than 500 atoms at 300 K and 1 bar for 100 ps, three seeds: the density with its block
-  error, whatever it is, beside the measured one. Hydrogen weighs 3 u and steps last 1.5 fs: densities
-  do not depend on masses.
+* NPT: more than 500 atoms at 300 K and 1 bar for 100 ps, three seeds: density and its block error,
+  whatever it is, beside the measured one. Hydrogen weighs 3 u and steps last 1.5 fs: densities do
+  not depend on masses.
 
 Runs lie in the folder that SCIKD_RUNS names (default: build/md-stability), and go on where they
 stopped. ``--quick`` runs a fiftieth of the time.

@@ -19,10 +19,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from scikd.md._options import load_options
 from scikd.md.evaluation import Metrics, evaluate
 from scikd.md.frames import AtomicBatch, collate, select
+from scikd.md.model import ForceField
 from scikd.md.readers import read_frames
 from scikd.md.storage import save_force_field
 from scikd.md.training import TrainingOptions, fit
@@ -64,6 +66,41 @@ def card(parts: dict[str, AtomicBatch], level: str, metrics: Metrics) -> dict[st
     }
 
 
+def card_page(force_field: ForceField) -> str:
+    """Return the card of a model as Markdown."""
+    about = force_field.metadata
+    errors = about["errors"]["errors"]
+    rows = [
+        f"| {name.replace('_', ' ')} | {e['rmse']:.3g} | {e['mae']:.3g} | {e['spread']:.3g} "
+        f"| {e['unit']} | {e['n']:,} |"
+        for name, e in errors.items()
+    ]
+    counts = ", ".join(f"{n:,} {part}" for part, n in about["data"].items())
+    n_weights = sum(p.numel() for p in force_field.parameters())
+    symbols = ", ".join(chemical_symbols[z] for z in force_field.elements)
+    lines = [
+        "# The default model",
+        "",
+        f"Written by `{about['made_by']}`, with the options in `data/md/default.yaml`.",
+        "",
+        f"- **Network**: GET, {n_weights:,} weights; cutoff {force_field.near_cutoff:g} Å.",
+        f"- **Elements**: {symbols}.",
+        f"- **Level**: {about['level']}. The labels contain dispersion; so does the model.",
+        f"- **Data**: {about['source']}; structures: {counts}.",
+        f"- **Limits**: {about['limits']}",
+        "",
+        "Errors on the test structures, which share no trajectory with the others. Between molecules:",
+        "what moves or turns a molecule as a whole; within: the rest. The spread is the standard",
+        "deviation of the labels, the error of a constant.",
+        "",
+        "| quantity | RMSE | MAE | spread | unit | numbers |",
+        "|---|--:|--:|--:|---|--:|",
+        *rows,
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def main(folder: Path) -> None:
     """Train, judge, save."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -78,6 +115,8 @@ def main(folder: Path) -> None:
     result.force_field.metadata.update(card(parts, level, metrics))
     MODEL.parent.mkdir(exist_ok=True)
     save_force_field(result.force_field, MODEL)
+    card_text = card_page(result.force_field)
+    (MODEL.parent / "README.md").write_text(card_text, encoding="utf-8")
     page = training_report(result, metrics, title="The default model").write_html(
         folder / "report.html"
     )
