@@ -22,7 +22,7 @@ import torch
 from ase.data import chemical_symbols
 
 from scikd.md._options import load_options
-from scikd.md.evaluation import Metrics, evaluate
+from scikd.md.evaluation import QUANTITIES, Metrics, evaluate
 from scikd.md.frames import AtomicBatch, collate, select
 from scikd.md.model import ForceField
 from scikd.md.readers import read_frames
@@ -71,11 +71,11 @@ def card_page(force_field: ForceField) -> str:
     about = force_field.metadata
     errors = about["errors"]["errors"]
     rows = [
-        f"| {name.replace('_', ' ')} | {e['rmse']:.3g} | {e['mae']:.3g} | {e['spread']:.3g} "
-        f"| {e['unit']} | {e['n']:,} |"
-        for name, e in errors.items()
+        f"| {title} | {e['rmse']:.3g} | {e['mae']:.3g} | {e['spread']:,.3g} | {unit} | {e['n']:,} |"
+        for name, (title, unit, _) in QUANTITIES.items()
+        if (e := errors.get(name))
     ]
-    counts = ", ".join(f"{n:,} {part}" for part, n in about["data"].items())
+    counts = ", ".join(f"{part} {n:,}" for part, n in sorted(about["data"].items()))
     n_weights = sum(p.numel() for p in force_field.parameters())
     symbols = ", ".join(chemical_symbols[z] for z in force_field.elements)
     lines = [
@@ -89,9 +89,9 @@ def card_page(force_field: ForceField) -> str:
         f"- **Data**: {about['source']}; structures: {counts}.",
         f"- **Limits**: {about['limits']}",
         "",
-        "Errors on the test structures, which share no trajectory with the others. Between molecules:",
-        "what moves or turns a molecule as a whole; within: the rest. The spread is the standard",
-        "deviation of the labels, the error of a constant.",
+        "Errors on the test structures, which share no trajectory with the others. Forces between",
+        "molecules are what moves or turns a molecule as a whole; those within are the rest. The",
+        "spread is the standard deviation of the labels, the error of a constant.",
         "",
         "| quantity | RMSE | MAE | spread | unit | numbers |",
         "|---|--:|--:|--:|---|--:|",
