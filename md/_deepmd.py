@@ -26,7 +26,11 @@ def read_deepmd(path: Path, factor: Callable[[str], float]) -> AtomicBatch:
             f"set.*; {path} holds {sorted(entry.name for entry in path.iterdir())}."
         )
         raise InvalidInputError(message)
-    types = np.array((path / "type.raw").read_text(encoding="utf-8").split(), dtype=np.int64)
+    words = (path / "type.raw").read_text(encoding="utf-8").split()
+    if not all(word.isdecimal() for word in words):
+        message = f"Expected whole numbers from 0 in {path / 'type.raw'}; got {words[:10]}."
+        raise CorruptFileError(message)
+    types = np.array(words, dtype=np.int64)
     symbols = (path / "type_map.raw").read_text(encoding="utf-8").split()
     unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
     if unknown or types.max(initial=-1) >= len(symbols):
@@ -38,8 +42,13 @@ def read_deepmd(path: Path, factor: Callable[[str], float]) -> AtomicBatch:
     numbers = np.array([atomic_numbers[symbol] for symbol in symbols])[types]
     periodic = not (path / "nopbc").exists()
     parts = [_deepmd_set(folder, len(numbers), periodic) for folder in sets]
-    names = set.intersection(*(set(part) for part in parts))
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    shapes = {name: value.shape[1:] for part in parts for name, value in part.items()}
+    arrays = {  # a label that only some sets have is NaN in the others
+        name: np.concatenate(
+            [p.get(name, np.full((len(p["positions"]), *shape), np.nan)) for p in parts]
+        )
+        for name, shape in shapes.items()
+    }
     arrays = {name: value * factor(name) for name, value in arrays.items()}
     cell = arrays.get("cell", np.zeros((len(arrays["positions"]), 3, 3)))
     if "virial" in arrays:

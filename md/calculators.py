@@ -188,7 +188,8 @@ class ForceFieldCalculator(_ChargedCalculator):
         assert self.atoms is not None  # noqa: S101 - for the type checker; ASE sets it
         atoms = self.atoms
         finite = np.isfinite(atoms.positions.sum() + atoms.cell[:].sum())
-        if {"numbers", "pbc"} & set(system_changes) or not finite:
+        flat = atoms.pbc.all() and not abs(np.linalg.det(atoms.cell[:])) > 0
+        if {"numbers", "pbc"} & set(system_changes) or flat or not finite:
             check_geometry(from_ase(atoms, check=False))
             self.force_field.check_elements(
                 torch.as_tensor(atoms.numbers, device=self.force_field.device)

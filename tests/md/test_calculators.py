@@ -279,6 +279,11 @@ def test_what_is_no_structure_is_refused(engine):
     flat.cell[2] = flat.cell[1]
     with pytest.raises(InvalidInputError, match="span the periodic directions"):
         flat.get_forces()
+    flat = broken()
+    flat.get_forces()
+    flat.set_cell(np.zeros((3, 3)))
+    with pytest.raises(InvalidInputError, match="span the periodic directions"):
+        flat.get_forces()
     empty = Atoms(calculator=calculator(engine))
     with pytest.raises(InvalidInputError, match="at least one atom"):
         empty.get_potential_energy()

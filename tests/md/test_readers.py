@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -233,6 +234,17 @@ def test_deepmd_folders_without_boundaries_are_read(tmp_path):
     assert batch.energy.tolist() == [1, 2, 3]
 
 
+def test_labels_that_only_some_deepmd_sets_have_are_kept(tmp_path):
+    folder = write_deepmd(tmp_path / "d")
+    shutil.copytree(folder / "set.000", folder / "set.001")
+    np.save(folder / "set.000/force.npy", np.ones((3, 6)))
+    batch = read_frames(folder)
+    assert batch.energy.tolist() == [1, 2, 3, 1, 2, 3]
+    assert (batch.forces[:6] == 1).all()
+    assert batch.forces[6:].isnan().all()
+    assert batch.forces.shape == (12, 3)
+
+
 def test_deepmd_units_are_converted(tmp_path):
     folder = write_deepmd(tmp_path / "d")
     batch = read_frames(folder, units=LabelUnits(length="nm", energy="Ha"), check=False)
@@ -247,6 +259,11 @@ def test_deepmd_folders_that_do_not_fit_are_refused(tmp_path):
     (folder / "type_map.raw").write_text("Carbon O")
     with pytest.raises(InvalidInputError, match=r"symbols of elements .*\['Carbon', 'O'\]"):
         read_frames(folder)
+    folder = write_deepmd(tmp_path / "types")
+    for words in ("0 x", "0 -1", "0 1.0"):
+        (folder / "type.raw").write_text(words)
+        with pytest.raises(CorruptFileError, match=r"whole numbers from 0 .*type.raw; got \['0'"):
+            read_frames(folder)
     folder = write_deepmd(tmp_path / "mixed")
     np.save(folder / "set.000/real_atom_types.npy", np.zeros((3, 2)))
     with pytest.raises(InvalidInputError, match="of the mixed type. Convert it by dpdata"):
