@@ -57,7 +57,7 @@ class D3CSO:
     r"""Pairwise dispersion with constant coefficients, after BAMBOO's simplified D3-CSO.
 
     .. math:: E_{ij} = - \frac{C_6^{ij}}{r^6 + (4.5\,\text{Å})^6}
-        \Big[ 0.85 + \frac{0.82}{1 + e^{(r - 2.5 R_{ij}) / \text{Å}}} \Big]
+        [ 0.85 + \frac{0.82}{1 + e^{(r - 2.5 R_{ij}) / \text{Å}}} ]
 
     with :math:`C_6^{ij}` the geometric and :math:`R_{ij}` the arithmetic mean of the elements'.
 

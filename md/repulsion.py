@@ -29,7 +29,7 @@ _MAX_NUMBER = 86
 class ZBL:
     r"""Screened repulsion of nuclei, switched off well inside any bond.
 
-    .. math:: E = K \frac{Z_i Z_j}{r} \phi\Big(\frac{r}{a}\Big), \quad
+    .. math:: E = K \frac{Z_i Z_j}{r} \phi(\frac{r}{a}), \quad
         a = \frac{0.8854 \, a_0}{Z_i^{0.23} + Z_j^{0.23}},
 
     with the universal screening function :math:`\phi`, multiplied by a switch with two continuous

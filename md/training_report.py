@@ -131,7 +131,7 @@ def plot_learning_curve(
     history : sequence of mapping of str to float
         Lines of the log.
     name : str
-        Name of the column without "train_" and "validation_", which are both drawn.
+        Name of the column without ``train_`` and ``validation_``, which are both drawn.
     unit : str, default=""
         For the vertical axis.
     """
