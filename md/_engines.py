@@ -86,10 +86,10 @@ class TorchEngine:
             far = far.within(positions, self.verlet.far_cutoff)
         dtype, n_atoms = self.model.dtype, len(numbers)
         batch = AtomicBatch(
-            positions=torch.as_tensor(positions, dtype=dtype),
+            positions=torch.as_tensor(positions, dtype=torch.float64),  # `forward` says why
             numbers=torch.as_tensor(numbers, dtype=torch.int64),
             batch=torch.zeros(n_atoms, dtype=torch.int64),
-            cell=torch.as_tensor(cell, dtype=dtype)[None],
+            cell=torch.as_tensor(cell, dtype=torch.float64)[None],
             pbc=torch.as_tensor(pbc)[None],
             molecules=torch.full((n_atoms,), -1),
             total_charge=torch.tensor([total_charge], dtype=dtype),
@@ -104,7 +104,7 @@ class TorchEngine:
             torch.from_numpy(np.stack([pairs.i, pairs.j]).astype(np.int64)),
             torch.from_numpy(pairs.shifts),
             torch.zeros(len(pairs), dtype=torch.int64),
-        ).to(device=self.model.device, dtype=self.model.dtype)
+        ).to(device=self.model.device)
 
 
 @contextmanager

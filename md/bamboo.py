@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
 
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
+from .frames import LARGEST_NUMBER
 from .get import GET, GETSettings
-from .model import MAX_NUMBER, ForceField
+from .model import ForceField
 from .storage import save_force_field
 from .units import KCAL_PER_MOL
 
@@ -67,7 +68,7 @@ def import_bamboo(path: str | Path, output: str | Path) -> Path:
     InvalidInputError
         If its arrays are not those of a BAMBOO model; every misfit is listed.
     StorageError
-        If the result cannot be written.
+        If the file cannot be read, or the result cannot be written.
     """
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -77,7 +78,7 @@ def import_bamboo(path: str | Path, output: str | Path) -> Path:
         raise CorruptFileError(message) from error
     except OSError as error:
         message = f"Could not read {path}: {error.strerror or error}. Check the path."
-        raise CorruptFileError(message) from error
+        raise StorageError(message) from error
     return save_force_field(from_bamboo(arrays), output)
 
 
@@ -145,7 +146,7 @@ def _by_number(table: Tensor | None) -> Tensor:
     Its rows start at hydrogen, but the model looks up row Z for the element Z, so that every
     element gets its neighbour's number. The weights were trained with that slip and need it.
     """
-    full = torch.zeros(MAX_NUMBER + 1)
+    full = torch.zeros(LARGEST_NUMBER + 1)
     if table is not None:
         full[: len(table)] = table[:, 0]
     return full

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from scikd.exceptions import InvalidInputError
 
+from .frames import LARGEST_NUMBER
 from .messages import attention, scalar_messages, vector_messages
-from .model import MAX_NUMBER, Architecture, Sites
+from .model import Architecture, Sites
 
 __all__ = ["GET", "Envelope", "GETLayer", "GETSettings", "RadialBasis"]
 
@@ -219,7 +220,7 @@ class GET(Architecture):
         self.settings = settings
         self.cutoff = settings.cutoff
         dim = settings.dim
-        self.embedding = nn.Embedding(MAX_NUMBER + 1, dim)
+        self.embedding = nn.Embedding(LARGEST_NUMBER + 1, dim)
         self.radial = RadialBasis(settings.n_radial, settings.cutoff, settings.envelope)
         self.filter = nn.Linear(settings.n_radial, dim, bias=False)
         nn.init.xavier_uniform_(self.filter.weight)
@@ -229,7 +230,7 @@ class GET(Architecture):
         self.charge_head = _head(dim, settings.n_hidden)
         self.electronegativity_head = _head(dim, settings.n_hidden)
         self.hardness_head = _head(dim, settings.n_hidden)
-        zero = torch.zeros(MAX_NUMBER + 1)
+        zero = torch.zeros(LARGEST_NUMBER + 1)
         self.charge_prior: Tensor
         self.electronegativity_prior: Tensor
         self.register_buffer("charge_prior", zero if charge_prior is None else charge_prior)

@@ -20,13 +20,11 @@ from scikd.exceptions import InvalidInputError
 
 from .dispersion import D3BJ, D3CSO
 from .electrostatics import Electrostatics
-from .frames import AtomicBatch
+from .frames import LARGEST_NUMBER, AtomicBatch
 from .neighbors import Neighbors, Pairs, find_neighbors
 from .repulsion import ZBL
 
-__all__ = ["MAX_NUMBER", "Architecture", "ForceField", "ForceRule", "Sites"]
-
-MAX_NUMBER = 86
+__all__ = ["Architecture", "ForceField", "ForceRule", "Sites"]
 
 ForceRule = Literal["conservative", "published"]
 
@@ -77,14 +75,15 @@ class _Geometry:
         return pairs.vectors(self.strained, self.cell)
 
 
-def _geometry(batch: AtomicBatch, stress: bool) -> _Geometry:
-    positions = batch.positions.detach().clone().requires_grad_()
+def _geometry(batch: AtomicBatch, stress: bool, dtype: torch.dtype) -> _Geometry:
+    positions = batch.positions.detach().to(dtype, copy=True).requires_grad_()
+    cell = batch.cell.to(dtype)
     if not stress:
-        return _Geometry(positions, None, positions, batch.cell)
-    strain = torch.zeros_like(batch.cell).requires_grad_()
+        return _Geometry(positions, None, positions, cell)
+    strain = torch.zeros_like(cell).requires_grad_()
     symmetric = 0.5 * (strain + strain.transpose(1, 2))  # a rotation is no strain
     strained = positions + torch.einsum("ni,nij->nj", positions, symmetric[batch.batch])
-    return _Geometry(positions, strain, strained, batch.cell + batch.cell @ symmetric)
+    return _Geometry(positions, strain, strained, cell + cell @ symmetric)
 
 
 class ForceField(nn.Module):
@@ -145,10 +144,10 @@ class ForceField(nn.Module):
         self.architecture = architecture
         self.elements = tuple(sorted({int(number) for number in elements}))
         numbers = [*self.elements, *(references or {})]
-        if not self.elements or not all(1 <= z <= MAX_NUMBER for z in numbers):
-            message = f"Expected atomic numbers 1 to {MAX_NUMBER}; got {numbers}."
+        if not self.elements or not all(1 <= z <= LARGEST_NUMBER for z in numbers):
+            message = f"Expected atomic numbers 1 to {LARGEST_NUMBER}; got {numbers}."
             raise InvalidInputError(message)
-        self.references = torch.zeros(MAX_NUMBER + 1, dtype=torch.float64)
+        self.references = torch.zeros(LARGEST_NUMBER + 1, dtype=torch.float64)
         for number, energy in (references or {}).items():
             self.references[number] = energy
         self.electrostatics = electrostatics
@@ -157,7 +156,7 @@ class ForceField(nn.Module):
         self.force_rule = forces
         self.dispersion_in_labels = dispersion_in_labels
         self.metadata = dict(metadata or {})
-        known = torch.zeros(MAX_NUMBER + 1, dtype=torch.bool)
+        known = torch.zeros(LARGEST_NUMBER + 1, dtype=torch.bool)
         known[list(self.elements)] = True
         self.known: Tensor
         self.register_buffer("known", known, persistent=False)
@@ -253,13 +252,12 @@ class ForceField(nn.Module):
         self.check_elements(batch.numbers)
         as_labelled = training if as_labelled is None else as_labelled
         with torch.set_grad_enabled(training or forces or stress or qeq):
-            near, far = _geometry(batch, stress), _geometry(batch, stress)
-            # Distances are taken in the precision of the positions: rounded in a large box, these
-            # cost a single-precision network three digits of the forces.
+            # Bonds are taken in the precision of the positions: rounded in a large box, these cost
+            # a single-precision network three digits of the forces. What is far apart is soft.
+            exact = torch.promote_types(batch.positions.dtype, self.dtype)
+            near, far = (_geometry(batch, stress, dtype) for dtype in (exact, self.dtype))
             vectors = near.vectors(neighbors.near).to(self.dtype)
             sites = self.architecture(batch.numbers, neighbors.near.index, vectors)
-            # From here on everything is in the precision of the positions.
-            sites = Sites(*(part.to(batch.positions.dtype) for part in sites))
             charges = self._neutralised(sites.charges, batch)
             coulomb, pairs = self._pair_energies(batch, neighbors.far, far, charges, as_labelled)
             equilibrium = charges * (sites.electronegativity + sites.hardness * charges)

@@ -17,12 +17,12 @@ from torch import Tensor
 from scikd.exceptions import InvalidInputError
 
 from ._switch import switch
+from .frames import LARGEST_NUMBER
 from .units import BOHR, COULOMB
 
 __all__ = ["ZBL"]
 
 _SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
-_MAX_NUMBER = 86
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ZBL:
     @property
     def cutoff(self) -> float:
         """Distance in Å beyond which no two atoms of any elements repel each other."""
-        return float(2 * self.outer * covalent_radii[1 : _MAX_NUMBER + 1].max())
+        return float(2 * self.outer * covalent_radii[1 : LARGEST_NUMBER + 1].max())
 
     def pair_energy(self, distances: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Return the energy in eV of pairs of nuclei.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase import Atoms, units
 
-from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
 from scikd.md.bamboo import COULOMB_OF_THE_RELEASE, from_bamboo, import_bamboo
 from scikd.md.dispersion import D3CSO
 from scikd.md.electrostatics import Electrostatics
@@ -97,5 +97,5 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
     path.write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(CorruptFileError, match="no archive of NumPy arrays"):
         import_bamboo(path, tmp_path / "out")
-    with pytest.raises(CorruptFileError, match="Could not read"):
+    with pytest.raises(StorageError, match="Could not read"):
         import_bamboo(tmp_path / "absent.npz", tmp_path / "out")
