@@ -68,6 +68,9 @@ class TorchEngine:
     """
 
     def __init__(self, model: ForceField, skin: float, threads: int | None) -> None:
+        if threads is not None and threads < 1:
+            message = f"Expected threads to be at least 1, or None for all; got {threads!r}."
+            raise InvalidInputError(message)
         self.model, self.threads = model, threads
         self.verlet = VerletList(model.near_cutoff, model.far_cutoff, skin)
 
@@ -134,6 +137,20 @@ def make_engine(
     return compiled
 
 
+def find_device(name: str) -> torch.device:
+    """Return a device of torch, or raise an error if there is none of this name here."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        message = (
+            f"Expected a device that torch can use here, such as 'cpu'; got {name!r}: {reason}"
+        )
+        raise InvalidInputError(message) from error
+    return device
+
+
 def choose_engine(
     engine: str, device: str, model: ForceField
 ) -> tuple[Literal["torch", "numba"], str]:
@@ -143,11 +160,7 @@ def choose_engine(
         raise InvalidInputError(message)
     if device == "auto":
         device = "cuda" if engine != "numba" and torch.cuda.is_available() else "cpu"
-    try:
-        on_cpu = torch.device(device).type == "cpu"
-    except RuntimeError as error:
-        message = f"Expected a device of torch, such as 'cpu' or 'cuda'; got {device!r}."
-        raise InvalidInputError(message) from error
+    on_cpu = find_device(device).type == "cpu"
     compiled = isinstance(model.architecture, GET) and on_cpu
     if engine == "numba" and not compiled:
         message = (

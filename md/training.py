@@ -16,6 +16,7 @@ from torch import distributed
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
+from ._engines import find_device
 from ._options import plain_options
 from ._trainer import Trainer
 from ._training_data import FrameSet, as_batch, split
@@ -83,8 +84,9 @@ class TrainingOptions:
         Whether charges interact.
     dispersion : {"none", "d3-cso"}, default="none"
         Dispersion added to the network's energy.
-    dispersion_in_labels : bool, default=False
-        Whether the labels contain dispersion: if so, the model's own is part of the comparison.
+    dispersion_in_labels : bool or None, default=None
+        Whether the labels contain dispersion: if so, the model's own is part of the comparison. Has
+        to be said if there is a dispersion.
     repulsion : bool, default=False
         Whether to add a repulsive floor at distances shorter than any bond.
     forces : {"conservative", "published"}, default="conservative"
@@ -143,7 +145,7 @@ class TrainingOptions:
     model: GETSettings = field(default_factory=GETSettings)
     electrostatics: bool = True
     dispersion: Literal["none", "d3-cso"] = "none"
-    dispersion_in_labels: bool = False
+    dispersion_in_labels: bool | None = None
     repulsion: bool = False
     forces: ForceRule = "conservative"
     loss: LossOptions = field(default_factory=LossOptions)
@@ -186,6 +188,11 @@ class TrainingOptions:
             for name in FRACTIONS
             if not 0 <= given[name] <= 1
         ]
+        if self.dispersion != "none" and self.dispersion_in_labels is None:
+            problems.append(
+                "dispersion_in_labels is not given: say true for labels with dispersion (GFN2-xTB, "
+                "any -D3 or -D4) and false for those without (B3LYP), or it is counted twice"
+            )
         if self.loss.weights["qeq"] > 0 and not self.electrostatics:
             problems.append("loss.qeq is more than 0, which needs electrostatics")
         if problems:
@@ -316,7 +323,7 @@ def build_force_field(
         dispersion=D3CSO() if options.dispersion == "d3-cso" else None,
         repulsion=ZBL() if options.repulsion else None,
         forces=options.forces,
-        dispersion_in_labels=options.dispersion_in_labels,
+        dispersion_in_labels=bool(options.dispersion_in_labels),
     )
 
 
@@ -413,7 +420,7 @@ def _threads(wanted: int | None) -> Iterator[None]:
 
 def _device(name: str) -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        return find_device(name)
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")

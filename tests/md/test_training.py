@@ -547,3 +547,14 @@ def test_the_loss_options_of_a_file_reach_the_training():
     assert options.loss == LossOptions(forces=3.0, huber=0.5)
     assert json.loads(json.dumps(options.loss.weights))["forces"] == 3.0
     assert isinstance(options.output, Path | None)
+
+
+def test_dispersion_is_not_counted_twice_by_silence():
+    with pytest.raises(InvalidInputError, match="dispersion_in_labels is not given"):
+        TrainingOptions(dispersion="d3-cso")
+    assert TrainingOptions(dispersion="d3-cso", dispersion_in_labels=False).dispersion == "d3-cso"
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(InvalidInputError, match="Expected a device that torch can use"):
+        fit(TrainingOptions(device="nowhere"), train=labelled(4), progress=False)
