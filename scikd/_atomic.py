@@ -61,6 +61,8 @@ def storage_error(error: OSError, action: str, path: Path) -> StorageError:
     """Say which file it was, what the system objected to, and what to do about it."""
     code = errno.errorcode.get(error.errno or 0, "")
     advice = _ADVICE.get(code, "Check the disk and the path.")
+    if code == "ENOENT" and action.startswith("read"):
+        advice = "Check the path."
     wrapped = StorageError(f"Could not {action} {path}: {error.strerror or error}. {advice}")
     wrapped.errno = error.errno
     return wrapped
