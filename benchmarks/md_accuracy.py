@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.harness import ROOT, Row, row
 from scikd.md.evaluation import evaluate, split_forces
-from scikd.md.frames import AtomicBatch, select, to_ase
+from scikd.md.frames import AtomicBatch, collate, select, to_ase
 from scikd.md.losses import LossOptions
 from scikd.md.readers import LabelKeys, read_frames
 from scikd.md.storage import load_force_field
@@ -81,15 +81,11 @@ def _ours(name: str, model: object, test: AtomicBatch) -> list[Row]:
 
 
 def _embedded() -> list[Row]:
-    parts = []
-    for path in sorted(EMBEDDED.glob("clusters*.h5")):
-        frames = read_frames(path)
-        parts += _ours(
-            f"embedded, default model, {path.stem}",
-            load_force_field("default"),
-            select(frames, np.flatnonzero(read_split(path) == TEST)),
-        )
-    return parts
+    parts = [
+        select(read_frames(path), np.flatnonzero(read_split(path) == TEST))
+        for path in sorted(EMBEDDED.glob("clusters*.h5"))
+    ]
+    return _ours("embedded, default model", load_force_field("default"), collate(parts))
 
 
 def read_split(path: Path) -> np.ndarray:
