@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,7 +30,7 @@ import torch
 
 from benchmarks.harness import ROOT, Row, row
 from scikd.md.evaluation import evaluate, split_forces
-from scikd.md.frames import AtomicBatch, collate, select, to_ase
+from scikd.md.frames import AtomicBatch, collate, find_molecules, select, to_ase
 from scikd.md.losses import LossOptions
 from scikd.md.readers import LabelKeys, read_frames
 from scikd.md.storage import load_force_field
@@ -202,11 +203,16 @@ def _sets() -> Iterator[tuple[str, AtomicBatch, AtomicBatch]]:
         yield "solvents", _molecular(train), _molecular(test)
     liquid = DATA / "ecemc_dft_periodic" / "ECEMC.xyz"
     if liquid.is_file():
-        frames = _molecular(read_frames(liquid))
+        frames = _with_molecules(_molecular(read_frames(liquid)))
         order = np.argsort(_density(frames))
         held_out = np.zeros(len(order), dtype=bool)
         held_out[order[2::4]] = True
         yield "liquid", select(frames, ~held_out), select(frames, held_out)
+
+
+def _with_molecules(frames: AtomicBatch) -> AtomicBatch:
+    found = [find_molecules(atoms) for atoms in to_ase(frames)]
+    return replace(frames, molecules=torch.as_tensor(np.concatenate(found)))
 
 
 def _molecular(frames: AtomicBatch) -> AtomicBatch:
