@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ from .packing import pack_box
 
 __all__ = ["draw_velocities", "load_or_pack", "move_mass_to_hydrogen", "relax"]
 
+logger = logging.getLogger(__name__)
+
 LOOSE = 0.9  # density of a freshly packed box over that which was asked for
+UNLIKE = 0.25  # how far mole fractions may be from those asked for, relative, without a warning
 LARGEST_FORCE = 0.2  # eV/Å, where minimisation ends
 LARGEST_MOVE = 0.05  # Å per step of minimisation
 SUFFIXES = (".xyz", ".extxyz", ".pdb", ".cif", ".vasp", ".traj", ".db", ".json", ".gro", ".data")
@@ -66,6 +70,13 @@ def load_or_pack(
     mixture = parse_mixture(liquid)
     density = mixture.density if density is None else density
     packed = LOOSE * density if loosely else density
+    counts = mixture.counts(n_atoms=n_atoms)
+    share = {name: count / sum(counts.values()) for name, count in counts.items()}
+    text = ", ".join(f"{count} {name}" for name, count in counts.items())
+    if any(abs(share[name] / part - 1.0) > UNLIKE for name, part in mixture.items()):
+        logger.warning("packing %s: far from %s; take more atoms", text, liquid)
+    else:
+        logger.info("packing %s", text)
     return pack_box(mixture, n_atoms=n_atoms, density=packed, seed=seed), density
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from scikd.exceptions import CorruptFileError, InvalidInputError
-from scikd.persistence import load_bundle, save_bundle
+from scikd.persistence import MANIFEST, load_bundle, save_bundle
 
 from .dispersion import D3BJ, D3CSO
 from .electrostatics import Electrostatics
@@ -92,7 +92,8 @@ def load_force_field(path: str | Path = "default") -> ForceField:
     Parameters
     ----------
     path : str or pathlib.Path, default="default"
-        The folder, or "default" for the model that comes with scikd.
+        The folder, or that of a training, which holds it as "model"; "default" is the model that
+        comes with scikd.
 
     Returns
     -------
@@ -106,6 +107,9 @@ def load_force_field(path: str | Path = "default") -> ForceField:
     """
     if path == "default":
         path = Path(str(resources.files(__package__ or "scikd.md"))) / "models" / "default"
+    inner = Path(path) / "model"
+    if (inner / MANIFEST).is_file() and not (Path(path) / MANIFEST).exists():
+        path = inner
     bundle = load_bundle(path, kind=KIND)
     arrays = {name: torch.from_numpy(values) for name, values in bundle.arrays.items()}
     try:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import distributed
 
+from scikd._atomic import storage_error
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
@@ -288,7 +289,10 @@ def fit(
             for batch in (chosen, held_out)
         )
         if options.output is not None and rank == 0:
-            options.output.mkdir(parents=True, exist_ok=True)
+            try:
+                options.output.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise storage_error(error, "make the folder", options.output) from error
         settings = _settings(options, force_field, chosen, held_out)
         trainer = Trainer(options, force_field, frames, others, settings, shown)
         trainer.run()

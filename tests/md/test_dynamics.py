@@ -27,7 +27,7 @@ from scipy.stats import chi2, gamma, kstest
 from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
 from scikd.md import _run, dynamics
 from scikd.md._integrators import BAR, degrees_of_freedom, density_of, temperature_of
-from scikd.md._start import move_mass_to_hydrogen
+from scikd.md._start import load_or_pack, move_mass_to_hydrogen
 from scikd.md._trajectory import COLUMNS, Recorder
 from scikd.md.calculators import ForceFieldCalculator
 from scikd.md.dynamics import DynamicsError, DynamicsOptions, run_dynamics
@@ -222,6 +222,14 @@ class Diatomics(Calculator):
             "forces": np.stack([pull, -pull], axis=1).reshape(-1, 3),
             "stress": stress.ravel()[[0, 4, 8, 5, 2, 1]],
         }
+
+
+@pytest.mark.parametrize(("n_atoms", "level"), [(60, "WARNING"), (500, "INFO")])
+def test_a_box_too_small_for_its_mixture_is_said(caplog, n_atoms, level):
+    caplog.set_level("INFO", "scikd")
+    load_or_pack("EC:DMC:LiPF6 10:10:1", n_atoms, None, 0, loosely=True)
+    (record,) = [r for r in caplog.records if r.getMessage().startswith("packing ")]
+    assert record.levelname == level
 
 
 @pytest.mark.slow

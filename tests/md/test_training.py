@@ -20,7 +20,7 @@ from ase import Atoms
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
 from scikd.md._optimise import average, learning_rate
 from scikd.md._options import load_options
 from scikd.md._trainer import Trainer
@@ -98,6 +98,7 @@ def test_the_best_model_is_saved_with_a_log(tmp_path):
     assert result.path == tmp_path / "out" / "model"
     loaded = load_force_field(result.path)
     assert same(weights(loaded), weights(result.force_field))
+    assert same(weights(load_force_field(tmp_path / "out")), weights(loaded))
     assert loaded.metadata["training"]["epoch"] == result.best_epoch
     with (tmp_path / "out" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -195,6 +196,12 @@ def test_an_element_that_a_model_does_not_know_is_refused():
     model = build_force_field(tiny(), {2, 6})
     with pytest.raises(InvalidInputError, match="The model knows .*'He', 'C'"):
         fit(tiny(), train=labelled(), model=model)
+
+
+def test_an_output_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Could not make the folder .*file"):
+        fit(tiny(output=tmp_path / "file"), train=labelled(), progress=False)
 
 
 def test_impossible_options_are_listed():
