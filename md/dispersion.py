@@ -25,7 +25,9 @@ from torch import Tensor
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError
 
+from ._placed import Placed
 from ._switch import switch
+from .frames import LARGEST_NUMBER
 from .units import BOHR, HARTREE, KCAL_PER_MOL
 
 __all__ = ["D3BJ", "D3CSO"]
@@ -121,35 +123,13 @@ class D3CSO:
             return energies * switch(distances, self.switch_start, self.cutoff)
         return torch.where(distances < self.cutoff, energies + c6 / self.cutoff**6, 0.0)
 
-    def site_energies(
-        self,
-        *,
-        numbers: Tensor,
-        positions: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        batch: Tensor,
-        index: Tensor,
-        vectors: Tensor,
-    ) -> Tensor:
+    def site_energies(self, placed: Placed) -> Tensor:
         """Return half of each pair's energy for each atom, and its part of the tail.
 
         Parameters
         ----------
-        numbers : Tensor of int64 of shape (N,)
-            Atomic numbers.
-        positions : Tensor of shape (N, 3)
-            In Å.
-        cell : Tensor of shape (B, 3, 3)
-            Lattice vectors as rows, in Å; ignored where a structure is not periodic.
-        pbc : Tensor of bool of shape (B, 3)
-            The tail is for structures that are periodic in three directions.
-        batch : Tensor of int64 of shape (N,)
-            Structure of each atom.
-        index : Tensor of int64 of shape (2, P)
-            Both atoms of each pair within the cutoff (or more), each unordered pair once.
-        vectors : Tensor of shape (P, 3)
-            From the first to the second atom, in Å.
+        placed : Placed
+            Atoms and pairs.
 
         Returns
         -------
@@ -161,23 +141,19 @@ class D3CSO:
         InvalidInputError
             If an element has no coefficients.
         """
-        self._check(numbers, _coefficients(self.ionic, positions)[1])
-        i, j = index[0], index[1]
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        half = 0.5 * self.pair_energy(distances, numbers[i], numbers[j])
-        energies = positions.new_zeros(len(numbers)).index_add(0, i, half).index_add(0, j, half)
-        periodic = pbc.all(-1)
+        numbers, batch, cell = placed.numbers, placed.batch, placed.cell
+        self._check(numbers, _coefficients(self.ionic, placed.positions)[1])
+        i, j = placed.index
+        energies = placed.shared(self.pair_energy(placed.distances, numbers[i], numbers[j]))
+        periodic = placed.pbc.all(-1)
         if not self.tail or not bool(periodic.any()):
             return energies
         volume = torch.linalg.det(cell).abs()
         inverse = torch.where(periodic, 1.0 / torch.where(periodic, volume, 1.0), 0.0)
-        integrals = torch.as_tensor(
-            self.tail_integrals(), dtype=positions.dtype, device=positions.device
-        )
-        counts = positions.new_zeros(len(cell), len(integrals))
-        counts = counts.index_put(
-            (batch, numbers), positions.new_ones(len(numbers)), accumulate=True
-        )
+        integrals = torch.as_tensor(self.tail_integrals()).to(energies)
+        counts = energies.new_zeros(len(cell), len(integrals))
+        ones = energies.new_ones(len(numbers))
+        counts = counts.index_put((batch, numbers), ones, accumulate=True)
         per_atom = (counts @ integrals)[batch, numbers]
         return energies + per_atom * inverse[batch]
 
@@ -220,7 +196,7 @@ def _coefficients(ionic: bool, like: Tensor) -> tuple[Tensor, Tensor]:
 @lru_cache
 def _table(ionic: bool) -> np.ndarray:
     """Return square roots of C6 (eV^1/2 Å^3) and radii (Å) by atomic number, (87, 2)."""
-    table = np.full((87, 2), np.nan)
+    table = np.full((LARGEST_NUMBER + 1, 2), np.nan)
     for symbol, (c6, radius) in _ELEMENTS.items():
         coefficient = c6 * KCAL_PER_MOL
         if ionic:
@@ -278,33 +254,13 @@ class D3BJ:
         """Cutoff in Å of the pairs that are needed from outside: 0, it finds its own."""
         return 0.0
 
-    def site_energies(
-        self,
-        *,
-        numbers: Tensor,
-        positions: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        batch: Tensor,
-        index: Tensor,
-        vectors: Tensor,
-    ) -> Tensor:
+    def site_energies(self, placed: Placed) -> Tensor:
         """Return each structure's dispersion energy, shared out evenly among its atoms.
 
         Parameters
         ----------
-        numbers : Tensor of int64 of shape (N,)
-            Atomic numbers.
-        positions : Tensor of shape (N, 3)
-            In Å.
-        cell : Tensor of shape (B, 3, 3)
-            Lattice vectors as rows, in Å.
-        pbc : Tensor of bool of shape (B, 3)
-            Periodic directions.
-        batch : Tensor of int64 of shape (N,)
-            Structure of each atom, ascending.
-        index, vectors : Tensor
-            Not used; the arguments are those of every pair term.
+        placed : Placed
+            Atoms; the pairs are not used.
 
         Returns
         -------
@@ -337,7 +293,8 @@ class D3BJ:
             return model.get_dispersion(damping, grad=True)
 
         function: Any = _D3Energies.apply
-        energies = function(positions, cell, numbers, pbc, batch, evaluate)
+        cell, batch = placed.cell, placed.batch
+        energies = function(placed.positions, cell, placed.numbers, placed.pbc, batch, evaluate)
         counts = torch.bincount(batch, minlength=len(cell))
         shared: Tensor = (energies / counts)[batch]
         return shared

@@ -22,6 +22,7 @@ from torch import Tensor
 from scikd.exceptions import InvalidInputError
 
 from ._ewald import ewald_potentials, spme_potentials
+from ._placed import Placed, wholly_periodic
 from ._switch import switch
 from .units import COULOMB
 
@@ -183,36 +184,15 @@ class Electrostatics:
             return energies * switch(distances, self.switch_start, self.cutoff)
         return torch.where(distances < self.cutoff, energies, 0.0)
 
-    def site_energies(
-        self,
-        *,
-        positions: Tensor,
-        charges: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        batch: Tensor,
-        index: Tensor,
-        vectors: Tensor,
-    ) -> Tensor:
+    def site_energies(self, placed: Placed, charges: Tensor) -> Tensor:
         """Return the Coulomb energy of each atom: half of each pair, and its part of the rest.
 
         Parameters
         ----------
-        positions : Tensor of shape (N, 3)
-            In Å.
+        placed : Placed
+            Atoms and pairs; each structure is periodic in all three directions or in none.
         charges : Tensor of shape (N,)
             In e.
-        cell : Tensor of shape (B, 3, 3)
-            Lattice vectors as rows, in Å; ignored where a structure is not periodic.
-        pbc : Tensor of bool of shape (B, 3)
-            Periodic directions: all three or none.
-        batch : Tensor of int64 of shape (N,)
-            Structure of each atom, ascending.
-        index : Tensor of int64 of shape (2, P)
-            Both atoms of each pair, each unordered pair once: all pairs of structures that are not
-            periodic, those within the cutoff (or more), with images, of those that are.
-        vectors : Tensor of shape (P, 3)
-            From the first to the second atom, in Å.
 
         Returns
         -------
@@ -224,43 +204,25 @@ class Electrostatics:
         InvalidInputError
             If a structure is periodic in one or two directions.
         """
-        periodic = self._periodic(pbc)
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        i, j = index[0], index[1]
+        periodic, distances = wholly_periodic(placed.pbc), placed.distances
+        i, j = placed.index
         if bool(periodic.all()) or not bool(periodic.any()):
             kernel = self.pair_energy(distances, periodic=bool(periodic.any()))
         else:
             kernel = torch.where(
-                periodic[batch[i]],
+                periodic[placed.batch[i]],
                 self.pair_energy(distances, periodic=True),
                 self.pair_energy(distances, periodic=False),
             )
-        half = 0.5 * charges[i] * charges[j] * kernel
-        energies = torch.zeros_like(charges).index_add(0, i, half).index_add(0, j, half)
+        energies = placed.shared(charges[i] * charges[j] * kernel)
         if self.reciprocal is None or not bool(periodic.any()):
             return energies
-        potentials = self._reciprocal_potentials(positions, charges, cell, periodic, batch)
+        potentials = self._reciprocal_potentials(placed, charges, periodic)
         return energies + (0.5 * charges * potentials).to(energies.dtype)
 
-    @staticmethod
-    def _periodic(pbc: Tensor) -> Tensor:
-        """Return which structures are periodic, or raise if one is so in part."""
-        periodic = pbc.all(-1)
-        partly = pbc.any(-1) & ~periodic
-        if bool(partly.any()):
-            where = torch.nonzero(partly).flatten().tolist()
-            message = (
-                "Electrostatics needs structures that are periodic in three directions or in none; "
-                f"got pbc={pbc[where[0]].tolist()} in structure {where[0]}. Use a box that is "
-                "large in the direction without periodicity, and pbc=True."
-            )
-            raise InvalidInputError(message)
-        return periodic
-
-    def _reciprocal_potentials(
-        self, positions: Tensor, charges: Tensor, cell: Tensor, periodic: Tensor, batch: Tensor
-    ) -> Tensor:
+    def _reciprocal_potentials(self, placed: Placed, charges: Tensor, periodic: Tensor) -> Tensor:
         """Return the potential in V that is not in the pairs, (N,), 0 in structures without."""
+        cell, batch = placed.cell, placed.batch
         limit = {"auto": _MOST_BY_WAVES, "pme": 0, "ewald": len(batch)}[str(self.reciprocal)]
         large = torch.bincount(batch, minlength=len(cell)) > limit
         potentials = torch.zeros(len(charges), dtype=torch.float64, device=charges.device)
@@ -269,7 +231,7 @@ class Electrostatics:
             if not len(atoms):
                 continue
             where = (
-                positions[atoms].double(),
+                placed.positions[atoms].double(),
                 charges[atoms].double(),
                 cell[structures].double(),
                 (torch.cumsum(structures, 0) - 1)[batch[atoms]],

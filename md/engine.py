@@ -16,6 +16,7 @@ import torch
 from scikd.exceptions import InvalidInputError
 
 from ._half_list import complete_box, require_finite
+from ._placed import Placed, wholly_periodic
 from .dispersion import D3BJ
 from .get import GET
 from .kernels.network import Network
@@ -183,13 +184,8 @@ class NumbaEngine:
                 torch.as_tensor(numbers, device=self._force_field.device)
             )
             self._numbers = numbers.copy()
-        if self._force_field.electrostatics is not None and pbc.any() and not pbc.all():
-            message = (
-                "Electrostatics needs structures that are periodic in three directions or in none; "
-                f"got pbc={pbc.tolist()}. Use a box that is large in the direction without "
-                "periodicity, and pbc=True."
-            )
-            raise InvalidInputError(message)
+        if self._force_field.electrostatics is not None:
+            wholly_periodic(torch.as_tensor(pbc)[None])
 
     def _rest(
         self,
@@ -246,7 +242,7 @@ def _by_torch(
     strain = torch.zeros(3, 3, dtype=x.dtype, requires_grad=True)
     symmetric = 0.5 * (strain + strain.T)
     box = torch.tensor(cell)
-    energies = term.site_energies(
+    placed = Placed(
         numbers=torch.tensor(numbers),
         positions=x + x @ symmetric,
         cell=(box + box @ symmetric)[None],
@@ -255,6 +251,7 @@ def _by_torch(
         index=torch.zeros(2, 0, dtype=torch.int64),
         vectors=torch.zeros(0, 3, dtype=x.dtype),
     )
+    energies = term.site_energies(placed)
     by_position, by_strain = torch.autograd.grad(energies.sum(), [x, strain])
     return Contributions(
         energies.detach().numpy(),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from scikd.exceptions import InvalidInputError
 
+from ._placed import Placed
 from .dispersion import D3BJ, D3CSO
 from .electrostatics import Electrostatics
 from .frames import LARGEST_NUMBER, AtomicBatch
@@ -288,20 +289,20 @@ class ForceField(nn.Module):
             terms.append(self.dispersion)
         if self.electrostatics is None and not any(terms):
             return coulomb, rest
-        vectors = far.vectors(pairs)
-        where = {
-            "positions": far.strained,
-            "cell": far.cell,
-            "pbc": batch.pbc,
-            "batch": batch.batch,
-            "index": pairs.index,
-            "vectors": vectors,
-        }
+        placed = Placed(
+            numbers=batch.numbers,
+            positions=far.strained,
+            cell=far.cell,
+            pbc=batch.pbc,
+            batch=batch.batch,
+            index=pairs.index,
+            vectors=far.vectors(pairs),
+        )
         if self.electrostatics is not None:
-            coulomb = self.electrostatics.site_energies(charges=charges, **where)
+            coulomb = self.electrostatics.site_energies(placed, charges)
         for term in terms:
             if term is not None:
-                rest = rest + term.site_energies(numbers=batch.numbers, **where)
+                rest = rest + term.site_energies(placed)
         return coulomb, rest
 
     def _derive(

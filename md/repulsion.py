@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scikd.exceptions import InvalidInputError
 
+from ._placed import Placed
 from ._switch import switch
 from .frames import LARGEST_NUMBER
 from .units import BOHR, COULOMB
@@ -79,31 +80,8 @@ class ZBL:
         fade = switch(distances / bond, self.inner, self.outer)
         return COULOMB * z_i * z_j / distances * screening * fade
 
-    def site_energies(
-        self,
-        *,
-        numbers: Tensor,
-        positions: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        batch: Tensor,
-        index: Tensor,
-        vectors: Tensor,
-    ) -> Tensor:
-        """Return half of each pair's energy for each atom, shape (N,), in eV.
-
-        Parameters
-        ----------
-        numbers : Tensor of int64 of shape (N,)
-            Atomic numbers.
-        positions, cell, pbc, batch : Tensor
-            Not used; the arguments are those of every pair term.
-        index : Tensor of int64 of shape (2, P)
-            Both atoms of each pair, each unordered pair once.
-        vectors : Tensor of shape (P, 3)
-            From the first to the second atom, in Å.
-        """
-        i, j = index[0], index[1]
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        half = 0.5 * self.pair_energy(distances, numbers[i], numbers[j])
-        return positions.new_zeros(len(numbers)).index_add(0, i, half).index_add(0, j, half)
+    def site_energies(self, placed: Placed) -> Tensor:
+        """Return half of each pair's energy for each atom, shape (N,), in eV."""
+        i, j = placed.index
+        numbers = placed.numbers
+        return placed.shared(self.pair_energy(placed.distances, numbers[i], numbers[j]))

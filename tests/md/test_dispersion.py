@@ -13,6 +13,7 @@ from scipy.integrate import quad
 
 from scikd.exceptions import InvalidInputError, MissingExtraError
 from scikd.md._half_list import all_pairs, pairs_within
+from scikd.md._placed import Placed
 from scikd.md.dispersion import D3BJ, D3CSO
 from scikd.md.units import BOHR, HARTREE
 from tests.reference import md_pairs as naive
@@ -30,7 +31,7 @@ def site_energies(terms, atoms, positions=None, strain=None, dtype=torch.float64
     pairs = all_pairs(len(atoms))
     if atoms.pbc.any():
         (pairs,) = pairs_within(atoms.positions, atoms.cell[:], atoms.pbc, terms.cutoff + 0.5)
-    return terms.site_energies(
+    placed = Placed(
         numbers=torch.tensor(atoms.numbers),
         positions=positions,
         cell=cell[None],
@@ -41,6 +42,7 @@ def site_energies(terms, atoms, positions=None, strain=None, dtype=torch.float64
         - positions[pairs.i]
         + torch.tensor(pairs.shifts).to(cell) @ cell,
     )
+    return terms.site_energies(placed)
 
 
 def liquid(n_atoms=20, length=6.0, seed=0):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scikd.exceptions import InvalidInputError
 from scikd.md import electrostatics
 from scikd.md._ewald import ORDER, mesh_shape, spline_response, spline_weights
+from scikd.md._placed import Placed
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.units import COULOMB
 from tests.reference import md_pairs as naive
@@ -41,15 +42,16 @@ def energies(terms, positions, charges, cell, pbc=ALL, pairs=None, cutoff=None):
     if pairs is None:
         pairs = naive.half_list(*where, pbc, (cutoff or terms.cutoff) if all(pbc) else 1e9)
     i, j, shifts = pairs
-    return terms.site_energies(
+    placed = Placed(
+        numbers=torch.zeros(len(positions), dtype=torch.int64),
         positions=positions,
-        charges=charges,
         cell=cell[None],
         pbc=torch.tensor(pbc)[None],
         batch=torch.zeros(len(positions), dtype=torch.int64),
         index=torch.tensor(np.stack([i, j])),
         vectors=positions[j] - positions[i] + torch.tensor(shifts).to(cell) @ cell,
     )
+    return terms.site_energies(placed, charges)
 
 
 def forces_of(terms, positions, charges, cell, **options):
@@ -220,9 +222,9 @@ def test_structures_of_a_batch_do_not_see_each_other(monkeypatch):
             for box, pbc, pairs in zip(boxes, kinds, lists, strict=True)
         ]
         first = np.cumsum([0, 7, 4])
-        together = terms.site_energies(
+        placed = Placed(
+            numbers=torch.zeros(20, dtype=torch.int64),
             positions=tensor(np.concatenate([x for x, _, _ in boxes])),
-            charges=tensor(np.concatenate([q for _, q, _ in boxes])),
             cell=tensor([cell for _, _, cell in boxes]),
             pbc=torch.tensor(kinds),
             batch=torch.tensor(np.repeat([0, 1, 2], [7, 4, 9])),
@@ -238,6 +240,8 @@ def test_structures_of_a_batch_do_not_see_each_other(monkeypatch):
                 )
             ),
         )
+        charges = tensor(np.concatenate([q for _, q, _ in boxes]))
+        together = terms.site_energies(placed, charges)
         np.testing.assert_allclose(together, torch.cat(alone), atol=1e-10)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from scikd.exceptions import InvalidInputError
 from scikd.md._half_list import HalfList, all_pairs, pairs_within
+from scikd.md._placed import Placed
 from scikd.md.dispersion import D3BJ, D3CSO
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.kernels.pairs import PairTables
@@ -53,20 +54,21 @@ def in_torch(terms, numbers, positions, charges, cell, pairs, *, periodic):
     strain = torch.zeros(3, 3, dtype=torch.float64).requires_grad_()
     moved = leaves[0] + leaves[0] @ strain
     box = torch.tensor(cell) + torch.tensor(cell) @ strain
-    where = {
-        "positions": moved,
-        "cell": box[None],
-        "pbc": torch.full((1, 3), periodic),
-        "batch": torch.zeros(len(positions), dtype=torch.int64),
-        "index": torch.tensor(np.stack([pairs.i, pairs.j])),
-        "vectors": moved[pairs.j] - moved[pairs.i] + torch.tensor(pairs.shifts).to(box) @ box,
-    }
+    placed = Placed(
+        numbers=torch.tensor(numbers),
+        positions=moved,
+        cell=box[None],
+        pbc=torch.full((1, 3), periodic),
+        batch=torch.zeros(len(positions), dtype=torch.int64),
+        index=torch.tensor(np.stack([pairs.i, pairs.j])),
+        vectors=moved[pairs.j] - moved[pairs.i] + torch.tensor(pairs.shifts).to(box) @ box,
+    )
     energies = 0.0 * leaves[1] + 0.0 * moved.sum()
     if electrostatics is not None:
-        energies = energies + electrostatics.site_energies(charges=leaves[1], **where)
+        energies = energies + electrostatics.site_energies(placed, leaves[1])
     for term in (dispersion, repulsion):
         if term is not None:
-            energies = energies + term.site_energies(numbers=torch.tensor(numbers), **where)
+            energies = energies + term.site_energies(placed)
     slopes = torch.autograd.grad(energies.sum(), [*leaves, strain])
     forces, potentials, virial = -slopes[0], slopes[1], -slopes[2]
     return [part.detach().numpy() for part in (energies, forces, virial, potentials)]

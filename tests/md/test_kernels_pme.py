@@ -10,6 +10,7 @@ from ase.build import bulk
 
 from scikd.exceptions import InvalidInputError
 from scikd.md._half_list import pairs_within
+from scikd.md._placed import Placed
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.kernels.pairs import PairTables
 from scikd.md.kernels.pme import ParticleMesh
@@ -36,15 +37,16 @@ def in_torch(terms, positions, charges, cell, *, with_pairs):
     moved = leaves[0] + leaves[0] @ strain
     lattice = torch.tensor(cell) + torch.tensor(cell) @ strain
     shifts = torch.tensor(pairs.shifts).to(lattice)
-    energies = terms.site_energies(
+    placed = Placed(
+        numbers=torch.zeros(len(positions), dtype=torch.int64),
         positions=moved,
-        charges=leaves[1],
         cell=lattice[None],
         pbc=torch.ones(1, 3, dtype=torch.bool),
         batch=torch.zeros(len(positions), dtype=torch.int64),
         index=torch.tensor(np.stack([pairs.i, pairs.j])),
         vectors=moved[pairs.j] - moved[pairs.i] + shifts @ lattice,
     )
+    energies = terms.site_energies(placed, leaves[1])
     slopes = torch.autograd.grad(energies.sum(), [*leaves, strain])
     forces, potentials, virial = -slopes[0], slopes[1], -slopes[2]
     return [part.detach().numpy() for part in (energies, forces, virial, potentials)]

@@ -10,6 +10,7 @@ from ase.build import molecule
 from ase.data import covalent_radii
 
 from scikd.exceptions import InvalidInputError
+from scikd.md._placed import Placed
 from scikd.md.repulsion import ZBL
 from tests.reference import md_pairs as naive
 
@@ -22,7 +23,7 @@ def energy(terms, r, first, second):
 
 def site_energies(terms, numbers, positions):
     i, j = np.triu_indices(len(numbers), k=1)
-    return terms.site_energies(
+    placed = Placed(
         numbers=torch.tensor(numbers),
         positions=positions,
         cell=positions.new_zeros(1, 3, 3),
@@ -31,6 +32,7 @@ def site_energies(terms, numbers, positions):
         index=torch.tensor(np.stack([i, j])),
         vectors=positions[j] - positions[i],
     )
+    return terms.site_energies(placed)
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1), (6, 8), (3, 15), (53, 6)])
