@@ -294,7 +294,7 @@ def test_what_is_no_structure_is_refused(engine):
     [
         ({"engine": "jax"}, "engine 'auto', 'torch' or 'numba'; got 'jax'"),
         ({"engine": "numba", "device": "meta"}, "GET networks on the CPU"),
-        ({"device": "abacus"}, "device of torch"),
+        ({"device": "abacus"}, "device that torch can use here"),
         ({"dtype": "float16"}, "dtype 'auto', 'float32' or 'float64'"),
         ({"guard": "panic"}, "'warn', 'raise' or 'ignore'; got 'panic'"),
     ],
