@@ -1,0 +1,14 @@
+"""Hot loops of graph distillation, compiled by Numba on first use.
+
+This package imports nothing; import the module that is needed:
+
+* :mod:`scikd.graphs.kernels.refinement`: numbers for equal rows and equal rooted trees;
+* :mod:`scikd.graphs.kernels.itemsets`: frequent sets of trees, on bitsets.
+
+Every kernel has a naive twin in ``tests/reference/`` that it is tested against. Kernels release
+the GIL and run on one thread.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,233 @@
+"""Colour refinement: which nodes have equal trees around them.
+
+By the Weisfeiler-Leman rule a colour of depth t + 1 stands for a colour of depth t and the multiset
+of what its arcs bring: pairs of arc label and colour of depth t. Two nodes have the same colour of
+depth L exactly if their trees of depth L are the same, so no tree is ever written out.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from scikd.exceptions import InvalidInputError
+
+from .graphset import GraphSet
+from .kernels import refinement as kernels
+from .trees import TreeLevel, Trees
+
+__all__ = ["ColorRefinement", "supports"]
+
+MOST_HOPS = 64  # "auto" stops here at the latest
+_LOW = 0xFFFFFFFF
+
+
+class ColorRefinement:
+    """Number the distinct trees around the nodes of graphs.
+
+    Parameters
+    ----------
+    n_hops : int or "auto", default=3
+        Depth of the trees. ``"auto"`` needs ``min_support``, and goes on until no tree is frequent
+        or a further level tells no more nodes apart.
+    degrees : bool, default=False
+        Whether the number of arcs into a node is part of its label. Then a graph convolution with
+        symmetric normalisation (GCN) is exact on the trees.
+
+    Attributes
+    ----------
+    trees_ : Trees
+        The distinct trees of the graphs that were fitted, numbered in the order of first sight.
+
+    Notes
+    -----
+    The trees are those that message passing sees: the way back to the parent is part of them; an
+    arc from a node to itself makes the node its own child once; parallel arcs count as often as
+    they are there; a node without arcs is a tree of one node.
+    """
+
+    trees_: Trees
+
+    def __init__(self, n_hops: int | Literal["auto"] = 3, *, degrees: bool = False) -> None:
+        if n_hops != "auto" and not (isinstance(n_hops, int) and n_hops >= 0):
+            message = f"Expected n_hops to be an integer of at least 0, or 'auto'; got {n_hops!r}."
+            raise InvalidInputError(message)
+        self.n_hops = n_hops
+        self.degrees = degrees
+
+    def fit(
+        self,
+        graphs: GraphSet,
+        classes: np.ndarray | None = None,
+        min_support: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Find the distinct trees of graphs, and number them.
+
+        Parameters
+        ----------
+        graphs : GraphSet
+            The graphs.
+        classes : numpy.ndarray of shape (n_graphs,) or None, default=None
+            Class of each graph, from 0; needed with ``min_support``.
+        min_support : numpy.ndarray of shape (n_classes,) or None, default=None
+            Number of graphs of a class that must hold a tree. A node whose tree is rarer in the
+            class of its graph gets no colour, nor does what is built on it: a tree cannot be
+            frequent when one that it is made of is not.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n_hops + 1, n_nodes), int32
+            Number of the tree of each depth around each node; -1 where it was dropped.
+        """
+        if self.n_hops == "auto" and min_support is None:
+            message = "n_hops='auto' stops where no tree is frequent, and so needs min_support."
+            raise InvalidInputError(message)
+        rows, first = kernels.number_rows(_label_rows(graphs, self.degrees))
+        edges, first_edge = kernels.number_rows(_bits(graphs.edge_features))
+        arcs = _arcs(graphs, edges)
+        colors: list[np.ndarray] = [rows]
+        levels: list[TreeLevel] = []
+        n_colors = len(first)
+        for _ in range(MOST_HOPS if self.n_hops == "auto" else self.n_hops):
+            start = colors[-1]
+            if min_support is not None:
+                start = _frequent(start, n_colors, graphs, classes, min_support)
+                if self.n_hops == "auto" and (start < 0).all():
+                    if levels:  # nothing of the deepest level is frequent
+                        del colors[-1], levels[-1]
+                    break
+            found, table = kernels.number_trees(start, *arcs)
+            stable = np.array_equal(found < 0, colors[-1] < 0) and len(table.own) == n_colors
+            if self.n_hops == "auto" and levels and stable:
+                break
+            n_colors = len(table.own)
+            colors.append(found)
+            levels.append(
+                TreeLevel(
+                    own=table.own,
+                    ptr=table.ptr,
+                    child=(table.keys & _LOW).astype(np.int32),
+                    edge=(table.keys >> 32).astype(np.int32),
+                    count=table.counts,
+                )
+            )
+        self.trees_ = Trees(
+            labels=graphs.node_features[first],
+            edge_labels=graphs.edge_features[first_edge],
+            levels=tuple(levels),
+            degrees=graphs.degrees[first] if self.degrees else None,
+            self_loops=bool((graphs.sources == graphs.targets).any()),
+        )
+        return np.stack(colors)
+
+    def transform(self, graphs: GraphSet) -> np.ndarray:
+        """Find the trees of further graphs among the known ones.
+
+        Parameters
+        ----------
+        graphs : GraphSet
+            Graphs with as many features of nodes and arcs as the fitted ones.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n_hops + 1, n_nodes), int32
+            Number of the tree of each depth around each node; -1 if it is not known.
+
+        Raises
+        ------
+        InvalidInputError
+            If the number of features differs.
+        """
+        trees = self.trees_
+        for what, values, known in (
+            ("nodes", graphs.node_features, trees.labels),
+            ("arcs", graphs.edge_features, trees.edge_labels),
+        ):
+            if values.shape[1] != known.shape[1]:
+                message = (
+                    f"Expected {known.shape[1]} features of {what}, as in the graphs that were "
+                    f"fitted; got {values.shape[1]}."
+                )
+                raise InvalidInputError(message)
+        known_rows = _with_degrees(_bits(trees.labels), trees.degrees)
+        colors = [kernels.find_rows(_label_rows(graphs, self.degrees), known_rows)]
+        arcs = _arcs(
+            graphs, kernels.find_rows(_bits(graphs.edge_features), _bits(trees.edge_labels))
+        )
+        for level in trees.levels:
+            keys = level.edge.astype(np.int64) << 32 | level.child
+            table = kernels.tabulate(level.own, level.ptr, keys, level.count)
+            colors.append(kernels.find_trees(colors[-1], *arcs, table))
+        return np.stack(colors)
+
+
+def supports(
+    colors: np.ndarray, graphs: GraphSet, classes: np.ndarray, n_colors: int, n_classes: int
+) -> np.ndarray:
+    """Count the graphs of each class that hold each tree.
+
+    Parameters
+    ----------
+    colors : numpy.ndarray of shape (n_nodes,), int32
+        The tree of one depth around each node; -1 is not counted.
+    graphs : GraphSet
+        The graphs.
+    classes : numpy.ndarray of shape (n_graphs,)
+        Class of each graph, from 0.
+    n_colors, n_classes : int
+        How many trees and classes there are.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n_classes, n_colors), int64
+        The supports.
+    """
+    return kernels.count_graphs(
+        colors, graphs.node_ptr, np.asarray(classes, dtype=np.int64), n_colors, n_classes
+    )
+
+
+def _frequent(
+    colors: np.ndarray,
+    n_colors: int,
+    graphs: GraphSet,
+    classes: np.ndarray | None,
+    min_support: np.ndarray,
+) -> np.ndarray:
+    codes = np.zeros(len(graphs), dtype=np.int64) if classes is None else classes
+    enough = (
+        supports(colors, graphs, codes, n_colors, len(min_support))
+        >= np.asarray(min_support)[:, None]
+    )
+    kept = (colors >= 0) & enough[codes[graphs.graph_of_node], colors]
+    return np.where(kept, colors, np.int32(-1))
+
+
+def _arcs(
+    graphs: GraphSet, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return sources, labels, and the arcs into each node, as the kernels want them."""
+    return graphs.sources, edges, *kernels.arcs_by_target(graphs.n_nodes, graphs.targets)
+
+
+def _label_rows(graphs: GraphSet, degrees: bool) -> np.ndarray:
+    return _with_degrees(_bits(graphs.node_features), graphs.degrees if degrees else None)
+
+
+def _with_degrees(rows: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+    if degrees is None:
+        return rows
+    return np.concatenate([rows, degrees.astype(np.uint64)[:, None]], axis=1)
+
+
+def _bits(features: np.ndarray) -> np.ndarray:
+    """Return features as bit patterns that are equal exactly if the numbers are."""
+    numbers = features.astype(np.float64)
+    if features.dtype != np.float64 and not np.array_equal(
+        numbers.astype(features.dtype), features
+    ):
+        message = "Expected integer features below 2^53, which floating-point numbers tell apart."
+        raise InvalidInputError(message)
+    numbers += 0.0  # turns -0.0 into 0.0
+    return np.ascontiguousarray(numbers).view(np.uint64)
