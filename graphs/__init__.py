@@ -1,10 +1,37 @@
 """Graph neural networks: ensembles of teachers, distilled into a light student.
 
-Not there yet: this package reserves the import name and holds nothing else.
+Names are imported when they are first used: ``import scikd.graphs`` alone needs neither torch nor
+torch_geometric.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if __name__ != "scikd.graphs":
     # From the root of a checkout a bare `import graphs` finds this file under a second name: every
     # class would exist twice, and isinstance between the two would be False.
     message = f"expected the name 'scikd.graphs', got {__name__!r}: write `import scikd.graphs`"
     raise ImportError(message, name=__name__)
+
+if TYPE_CHECKING:
+    from .graphset import GraphSet
+
+__all__ = ["GraphSet"]
+
+_HOMES = {
+    "graphset": ("GraphSet",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
