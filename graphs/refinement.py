@@ -29,8 +29,8 @@ class ColorRefinement:
     Parameters
     ----------
     n_hops : int or "auto", default=3
-        Depth of the trees. ``"auto"`` needs ``min_support``, and goes on until no tree is frequent
-        or a further level tells no more nodes apart.
+        Depth of the trees. ``"auto"`` needs ``min_support``, and goes on until some class has no
+        frequent tree, or a further level tells no more nodes apart.
     degrees : bool, default=False
         Whether the number of arcs into a node is part of its label. Then a graph convolution with
         symmetric normalisation (GCN) is exact on the trees.
@@ -93,8 +93,8 @@ class ColorRefinement:
             start = colors[-1]
             if min_support is not None:
                 start = _frequent(start, n_colors, graphs, classes, min_support)
-                if self.n_hops == "auto" and (start < 0).all():
-                    if levels:  # nothing of the deepest level is frequent
+                if self.n_hops == "auto" and _lacks_a_class(start, graphs, classes, min_support):
+                    if levels:  # a class has nothing frequent of the deepest level
                         del colors[-1], levels[-1]
                     break
             found, table = kernels.number_trees(start, *arcs)
@@ -188,6 +188,13 @@ def supports(
     )
 
 
+def _lacks_a_class(
+    colors: np.ndarray, graphs: GraphSet, classes: np.ndarray | None, min_support: np.ndarray
+) -> bool:
+    owners = graphs.graph_of_node[colors >= 0]
+    return len(np.unique(owners if classes is None else classes[owners])) < len(min_support)
+
+
 def _frequent(
     colors: np.ndarray,
     n_colors: int,
@@ -195,11 +202,11 @@ def _frequent(
     classes: np.ndarray | None,
     min_support: np.ndarray,
 ) -> np.ndarray:
+    if n_colors == 0:
+        return colors
     codes = np.zeros(len(graphs), dtype=np.int64) if classes is None else classes
-    enough = (
-        supports(colors, graphs, codes, n_colors, len(min_support))
-        >= np.asarray(min_support)[:, None]
-    )
+    counts = supports(colors, graphs, codes, n_colors, len(min_support))
+    enough = counts >= np.asarray(min_support)[:, None]
     kept = (colors >= 0) & enough[codes[graphs.graph_of_node], colors]
     return np.where(kept, colors, np.int32(-1))
 

@@ -1,0 +1,232 @@
+"""From the trees of graphs to the sets of trees that many graphs of a class hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from scikd.exceptions import InvalidInputError
+
+from .itemsets import Itemsets, Kind, mine, tidsets, weights
+from .kernels import transactions as kernels
+from .kernels.itemsets import count_bits
+
+__all__ = ["ClassTransactions", "MinedSets", "TreeSets", "sets_within"]
+
+
+@dataclass(frozen=True, eq=False)
+class TreeSets:
+    """Frequent sets of trees of one class, in falling order of support.
+
+    Attributes
+    ----------
+    ptr : numpy.ndarray of shape (n_sets + 1,)
+        The trees of set s are those from ``ptr[s]`` to ``ptr[s + 1]``.
+    trees, counts : numpy.ndarray of shape (n_entries,)
+        Distinct trees of a set, and at least how often each is in every graph that holds the set.
+    supports : numpy.ndarray of shape (n_sets,)
+        How many graphs of the class hold the set.
+    weights : numpy.ndarray of shape (n_sets,)
+        How many graphs the set stands for: `scikd.graphs.itemsets.weights`.
+    covered : int
+        How many graphs of the class hold any of the sets.
+    """
+
+    ptr: np.ndarray
+    trees: np.ndarray
+    counts: np.ndarray
+    supports: np.ndarray
+    weights: np.ndarray
+    covered: int
+
+    def __len__(self) -> int:
+        return len(self.supports)
+
+
+class ClassTransactions:
+    """What the graphs of one class hold.
+
+    Parameters
+    ----------
+    entries : tuple of numpy.ndarray
+        Of `scikd.graphs.kernels.transactions.count_trees`, for all graphs.
+    graphs : numpy.ndarray of shape (n_graphs,)
+        Numbers of the graphs of this class.
+    n_trees : int
+        How many distinct trees there are.
+    multiplicity : bool
+        Whether "at least 2, 4, 8, ... times" are items too, or "at least once" alone.
+    """
+
+    def __init__(
+        self,
+        entries: tuple[np.ndarray, np.ndarray, np.ndarray],
+        graphs: np.ndarray,
+        n_trees: int,
+        *,
+        multiplicity: bool,
+    ) -> None:
+        self.entries, self.graphs = entries, graphs
+        largest = int(entries[2].max(initial=1)) if multiplicity else 1
+        self.thresholds = 2 ** np.arange(int(largest).bit_length(), dtype=np.int32)
+        self.supports = kernels.item_supports(*entries, graphs, n_trees, self.thresholds)
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    @property
+    def most(self) -> int:
+        """The largest support of a tree."""
+        return int(self.supports.max(initial=0))
+
+    def frequent(self, min_support: int, kind: Kind, max_sets: int | None = None) -> MinedSets:
+        """Find the frequent sets.
+
+        Parameters
+        ----------
+        min_support : int
+            In how many graphs of the class a set is frequent.
+        kind : {"closed", "maximal", "all"}
+            Which sets.
+        max_sets : int or None, default=None
+            More are an error.
+
+        Returns
+        -------
+        MinedSets
+            The sets.
+
+        Raises
+        ------
+        InvalidInputError
+            If there are more than ``max_sets``.
+        """
+        tree, step = np.nonzero(self.supports >= min_support)
+        numbers = np.full(self.supports.shape, -1, dtype=np.int32)
+        numbers[tree, step] = np.arange(len(tree))
+        bits = self.bits(numbers, len(tree))
+        found = mine(bits, len(self), min_support, kind, max_sets)
+        return MinedSets(found, bits, tree, self.thresholds[step])
+
+    def bits(self, items: np.ndarray, n_items: int) -> np.ndarray:
+        """Say which graphs hold items: `scikd.graphs.kernels.transactions.item_bits`."""
+        return kernels.item_bits(
+            *self.entries, self.graphs, items, self.thresholds[: items.shape[1]], n_items
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MinedSets:
+    """Frequent sets as the miner gives them, of items "this tree, at least so often"."""
+
+    itemsets: Itemsets
+    bits: np.ndarray
+    trees: np.ndarray
+    thresholds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.itemsets)
+
+    @cached_property
+    def holders(self) -> np.ndarray:
+        """Which graphs hold each set, as bits."""
+        return tidsets(self.itemsets, self.bits)
+
+    def contrasted(self, others: Sequence[ClassTransactions], n_graphs: int, factor: float) -> Self:
+        """Keep sets that are so many times more frequent here than in any other class."""
+        kept = np.ones(len(self), dtype=bool)
+        for other in others:
+            n_trees, n_steps = other.supports.shape
+            numbers = np.full((n_trees, n_steps), -1, dtype=np.int32)
+            steps = np.log2(self.thresholds).astype(np.int64)
+            known = steps < n_steps
+            numbers[self.trees[known], steps[known]] = np.flatnonzero(known)
+            bits = other.bits(numbers, len(self.trees))
+            elsewhere = count_bits(tidsets(self.itemsets, bits)) / len(other)
+            kept &= self.itemsets.supports / n_graphs >= factor * elsewhere
+        return replace(self, itemsets=_some(self.itemsets, np.flatnonzero(kept)))
+
+    def first(self, n_sets: int, *, weighted: bool = True) -> TreeSets:
+        """Return the most frequent sets as trees and counts.
+
+        Parameters
+        ----------
+        n_sets : int
+            How many to look at.
+        weighted : bool, default=True
+            Whether to weigh them, and to leave out those of weight 0; else all weigh 1.
+
+        Returns
+        -------
+        TreeSets
+            The sets.
+        """
+        head, holders = _some(self.itemsets, np.arange(n_sets)), self.holders[:n_sets]
+        weight = weights(head, holders) if weighted else np.ones(n_sets)
+        head = _some(head, np.flatnonzero(weight))
+        owner = np.repeat(np.arange(len(head)), np.diff(head.ptr))
+        # Of the items of one tree in a set the one that asks for most says it all.
+        order = np.lexsort((self.thresholds[head.items], self.trees[head.items], owner))
+        owner, items = owner[order], head.items[order]
+        last = np.ones(len(items), dtype=bool)
+        last[:-1] = (np.diff(owner) != 0) | (np.diff(self.trees[items]) != 0)
+        sizes = np.bincount(owner[last], minlength=len(head))
+        return TreeSets(
+            ptr=np.concatenate([[0], np.cumsum(sizes)]),
+            trees=self.trees[items[last]].astype(np.int32),
+            counts=self.thresholds[items[last]].astype(np.int32),
+            supports=head.supports,
+            weights=weight[weight > 0],
+            covered=int(count_bits(np.bitwise_or.reduce(holders, axis=0)[None])[0]),
+        )
+
+
+def sets_within(
+    transactions: ClassTransactions, kind: Kind, max_sets: int, least: int
+) -> MinedSets:
+    """Find the most frequent sets, by the lowest support that gives no more than so many.
+
+    Parameters
+    ----------
+    transactions : ClassTransactions
+        What the graphs of a class hold.
+    kind : {"closed", "maximal", "all"}
+        Which sets.
+    max_sets : int
+        The most that may be found.
+    least : int
+        The lowest support to try.
+
+    Returns
+    -------
+    MinedSets
+        The sets; more than ``max_sets`` only if the highest support gives them.
+    """
+    # Down by halves until there are too many, then by bisection: a support far below what is
+    # needed would have items and sets without end.
+    high = max(least, transactions.most)
+    best, low = transactions.frequent(high, kind), high
+    while low > least:
+        low = max(least, low // 2)
+        try:
+            best, high = transactions.frequent(low, kind, max_sets), low
+        except InvalidInputError:
+            break
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            best, high = transactions.frequent(middle, kind, max_sets), middle
+        except InvalidInputError:
+            low = middle
+    return best
+
+
+def _some(itemsets: Itemsets, chosen: np.ndarray) -> Itemsets:
+    sizes = np.diff(itemsets.ptr)[chosen]
+    ptr = np.concatenate([[0], np.cumsum(sizes)])
+    places = np.repeat(itemsets.ptr[chosen] - ptr[:-1], sizes) + np.arange(ptr[-1])
+    return Itemsets(ptr, itemsets.items[places], itemsets.supports[chosen])

@@ -1,0 +1,481 @@
+"""Mirage: distil a graph-classification data set into a few frequent sets of trees.
+
+The idea is that of "Mirage: Model-agnostic Graph Distillation for Graph Classification"
+(arXiv 2310.09486): to a message-passing network of L layers a graph is the multiset of the trees of
+depth L around its nodes; the trees are few and skewed; so sets of trees that many graphs of a class
+have in common stand for the class. No network is trained to find them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+import scikd
+from scikd.exceptions import InvalidInputError
+
+from .distilled import DistilledGraphs
+from .graphset import GraphSet
+from .itemsets import Kind
+from .kernels.transactions import count_trees
+from .mining import ClassTransactions, MinedSets, TreeSets, sets_within
+from .preparation import Preparation
+from .refinement import ColorRefinement, supports
+from .trees import Trees
+
+__all__ = ["Mirage", "parse_bytes"]
+
+LEAST_BYTES_OF_A_SET = 8  # size, root, count and class of 1 byte each, and a weight of 4
+AUTO_SUPPORT = 0.1  # of the graphs of a class, where neither budget nor support is given
+UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
+
+Support = int | float | Sequence[int | float] | Mapping[Any, int | float]
+
+
+class Mirage(BaseEstimator):
+    """Distil graphs into weighted sets of frequent trees.
+
+    Parameters
+    ----------
+    n_hops : int or "auto", default=3
+        Depth of the trees: the most layers of a network that is trained on them. ``"auto"`` grows
+        until some class has no frequent tree.
+    budget : int or str or None, default=None
+        Bytes that the result may take (`DistilledGraphs.n_bytes`), such as 20000 or "20kB". Classes
+        share it evenly, and the most frequent sets of each are kept. None takes ``min_support``.
+    min_support : int, float, sequence or mapping, or None, default=None
+        In how many graphs of a class a set is frequent: a number of graphs (int), a share of the
+        class (float up to 1), or one of these for each class, in the order of the sorted classes or
+        by class. With a budget, the lowest support that is looked at. None takes 0.1 where there is
+        no budget, or where ``n_hops="auto"`` has to know.
+    itemsets : {"closed", "maximal", "all"}, default="closed"
+        Which frequent sets to keep. A set is closed if no larger one is in the same graphs: these
+        say as much as all. Maximal ones are in no larger frequent set.
+    multiplicity : bool, default=True
+        Whether a set says how often a tree is there: at least 1, 2, 4, 8, ... times.
+    degrees : bool, default=False
+        Whether the number of arcs into a node is part of its label, which makes GCN exact on trees
+        that are no deeper than it has layers.
+    bins : int, default=8
+        Bins for features that are not whole numbers.
+    contrast : float or None, default=None
+        Drop a set unless it is so many times more frequent in its class than in any other. Not for
+        ``mode="lossless"``.
+    mode : {"weighted", "published", "lossless"}, default="weighted"
+        ``"published"`` is the algorithm of the paper: all frequent sets, each once and of weight 1,
+        without multiplicity or trees of a single node; it ignores ``itemsets``, ``multiplicity``
+        and ``contrast``. ``"lossless"`` keeps every graph as the set of all its trees: nothing is
+        lost to a network of up to ``n_hops`` layers, which trains several times faster on it.
+
+    Attributes
+    ----------
+    distilled_ : DistilledGraphs
+        The result.
+    classes_ : numpy.ndarray of shape (n_classes,)
+        Sorted labels.
+    min_support_ : numpy.ndarray of shape (n_classes,)
+        Number of graphs that the rarest kept set of each class is in.
+    coverage_ : numpy.ndarray of shape (n_classes,)
+        Share of the graphs of each class that hold a kept set.
+
+    Notes
+    -----
+    A node whose features are the same for all nodes is labelled by the number of its arcs.
+
+    Examples
+    --------
+    >>> from scikd.graphs import Mirage
+    >>> from torch_geometric.datasets import TUDataset  # doctest: +SKIP
+    >>> mirage = Mirage(n_hops=2, budget="20kB").fit(TUDataset("data", "NCI1"))  # doctest: +SKIP
+    >>> forests = mirage.distilled_.to_pyg()  # doctest: +SKIP
+    """
+
+    distilled_: DistilledGraphs
+    classes_: np.ndarray
+    min_support_: np.ndarray
+    coverage_: np.ndarray
+
+    def __init__(
+        self,
+        n_hops: int | Literal["auto"] = 3,
+        *,
+        budget: int | str | None = None,
+        min_support: Support | None = None,
+        itemsets: Kind = "closed",
+        multiplicity: bool = True,
+        degrees: bool = False,
+        bins: int = 8,
+        contrast: float | None = None,
+        mode: Literal["weighted", "published", "lossless"] = "weighted",
+    ) -> None:
+        self.n_hops = n_hops
+        self.budget = budget
+        self.min_support = min_support
+        self.itemsets = itemsets
+        self.multiplicity = multiplicity
+        self.degrees = degrees
+        self.bins = bins
+        self.contrast = contrast
+        self.mode = mode
+
+    def fit(self, dataset: GraphSet | Iterable[Any], y: Any = None) -> Mirage:
+        """Distil graphs.
+
+        Parameters
+        ----------
+        dataset : GraphSet or torch_geometric data set
+            The training graphs, and no others.
+        y : array-like of shape (n_graphs,) or None, default=None
+            Classes, where they are not those of the data set.
+
+        Returns
+        -------
+        Mirage
+            This object.
+
+        Raises
+        ------
+        InvalidInputError
+            If options, labels or graphs cannot be used, a class has no frequent set, or the budget
+            is too small for one set of each class; the message says what would do.
+        """
+        graphs = dataset if isinstance(dataset, GraphSet) else GraphSet.from_pyg(dataset)
+        budget = self._check_options()
+        self.classes_, codes = _classes(graphs, y)
+        sizes = np.bincount(codes)
+        least = _min_supports(self.min_support, self.classes_, sizes)
+        preparation = Preparation.of(graphs, self.bins)
+        refinement = ColorRefinement(self.n_hops, degrees=self.degrees)
+        # Trees that are rarer than any set that is wanted need not be told apart.
+        prune = self.mode != "lossless" and (self.min_support is not None or budget is None)
+        rare = least if prune or self.n_hops == "auto" else None
+        colors = refinement.fit(preparation.apply(graphs), codes, rare)[-1]
+        trees = refinement.trees_
+        if self.mode == "published":
+            colors = _without_single_nodes(colors, trees)
+        entries = count_trees(colors, graphs.node_ptr, trees.n_trees(trees.n_hops))
+        join = _Joiner(trees, self.classes_, preparation)
+        members = [np.flatnonzero(codes == k) for k in range(len(sizes))]
+        if self.mode == "lossless":
+            sets = [_whole_graphs(entries, graphs) for graphs in members]
+        else:
+            multiplicity = self.multiplicity and self.mode == "weighted"
+            transactions = [
+                ClassTransactions(
+                    entries, part, trees.n_trees(trees.n_hops), multiplicity=multiplicity
+                )
+                for part in members
+            ]
+            _refuse_rare(self, transactions, least, preparation.apply(graphs), codes)
+            join, sets = self._frequent_sets(transactions, least, budget, join)
+        self.min_support_ = np.array([int(part.supports.min()) for part in sets])
+        self.coverage_ = np.array([part.covered for part in sets]) / sizes
+        self.distilled_ = join(sets, self._provenance(graphs, codes))
+        return self
+
+    def _check_options(self) -> int | None:
+        """Return the budget in bytes, or raise an error if options do not go together."""
+        problems = [
+            f"{name} {expected}; got {value!r}"
+            for name, value, expected in (
+                ("mode", self.mode, ("weighted", "published", "lossless")),
+                ("itemsets", self.itemsets, get_args(Kind)),
+            )
+            if value not in expected
+        ]
+        if self.contrast is not None and not self.contrast > 0:
+            problems.append(f"contrast above 0 or None; got {self.contrast!r}")
+        if self.mode == "lossless" and (self.budget is not None or self.min_support is not None):
+            problems.append("neither budget nor min_support with mode='lossless', which keeps all")
+        if self.mode == "published" and self.budget is not None:
+            problems.append("min_support and no budget with mode='published', as in the paper")
+        if problems:
+            raise InvalidInputError(f"Expected {'; '.join(problems)}.")
+        return None if self.budget is None else parse_bytes(self.budget)
+
+    def _frequent_sets(
+        self,
+        transactions: list[ClassTransactions],
+        least: np.ndarray,
+        budget: int | None,
+        join: _Joiner,
+    ) -> tuple[_Joiner, list[TreeSets]]:
+        if self.mode == "published":
+            mined = [
+                part.frequent(int(s), "all") for part, s in zip(transactions, least, strict=True)
+            ]
+            return join, [part.first(len(part), weighted=False) for part in mined]
+        if budget is None:
+            mined = [
+                part.frequent(int(s), self.itemsets)
+                for part, s in zip(transactions, least, strict=True)
+            ]
+        else:
+            most = budget // LEAST_BYTES_OF_A_SET + 1
+            floor = least if self.min_support is not None else np.full(len(least), 2)
+            mined = [
+                sets_within(part, self.itemsets, most, int(s))
+                for part, s in zip(transactions, floor, strict=True)
+            ]
+        if self.contrast is not None:
+            mined = [
+                part.contrasted(
+                    [other for other in transactions if other is not own], len(own), self.contrast
+                )
+                for own, part in zip(transactions, mined, strict=True)
+            ]
+            empty = [
+                label
+                for label, part in zip(self.classes_.tolist(), mined, strict=True)
+                if not len(part)
+            ]
+            if empty:
+                message = (
+                    f"Expected sets that are {self.contrast} times more frequent in their class "
+                    f"than elsewhere; there are none of {empty}. Lower contrast or min_support."
+                )
+                raise InvalidInputError(message)
+        if budget is None:
+            return join, [part.first(len(part)) for part in mined]
+        return _within_budget(mined, budget, join)
+
+    def _provenance(self, graphs: GraphSet, codes: np.ndarray) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for values in (graphs.node_ptr, graphs.sources, graphs.targets, codes):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        for values in (graphs.node_features, graphs.edge_features):
+            digest.update(values.astype("<f8").tobytes())
+        options = {name: _plain(value) for name, value in self.get_params().items()}
+        return {
+            "data": graphs.name,
+            "graphs": np.bincount(codes).tolist(),
+            "nodes": graphs.n_nodes,
+            "arcs": graphs.n_arcs,
+            "sha256": digest.hexdigest(),
+            "options": options,
+            "min_support": self.min_support_.tolist(),
+            "coverage": self.coverage_.tolist(),
+            "version": scikd.__version__,
+        }
+
+
+def parse_bytes(size: int | str) -> int:
+    """Return a number of bytes from a number or from text such as "20kB".
+
+    Parameters
+    ----------
+    size : int or str
+        kB and MB are powers of 1000, KiB and MiB of 1024; small and large letters are the same.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no positive size.
+
+    Examples
+    --------
+    >>> parse_bytes("20kB")
+    20000
+    """
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", str(size))
+    if found is None or found[2].upper() not in UNITS or float(found[1]) <= 0:
+        message = f"Expected a size such as 20000 or '20kB' (B, kB, MB, KiB, MiB); got {size!r}."
+        raise InvalidInputError(message)
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+@dataclass(frozen=True)
+class _Joiner:
+    """Makes one result of the sets of all classes."""
+
+    trees: Trees
+    classes: np.ndarray
+    preparation: Preparation
+
+    def __call__(
+        self, sets: Sequence[TreeSets], provenance: dict[str, Any] | None = None
+    ) -> DistilledGraphs:
+        starts = np.cumsum([0, *(part.ptr[-1] for part in sets[:-1])])
+        ptrs = [part.ptr[1:] + start for part, start in zip(sets, starts, strict=True)]
+        trees, roots = self.trees.restrict(np.concatenate([part.trees for part in sets]))
+        return DistilledGraphs(
+            trees=trees,
+            ptr=np.concatenate([[0], *ptrs]),
+            roots=roots,
+            counts=np.concatenate([part.counts for part in sets]),
+            y=np.repeat(np.arange(len(sets), dtype=np.int32), [len(part) for part in sets]),
+            # In single precision, so that they are stored in four bytes without loss.
+            weights=np.concatenate([p.weights for p in sets]).astype(np.float32).astype(np.float64),
+            classes=self.classes,
+            preparation=self.preparation,
+            provenance=provenance or {},
+        )
+
+    def restrict(self, mined: Sequence[MinedSets]) -> tuple[_Joiner, list[MinedSets]]:
+        """Keep only trees that some set may need, so that sizes are found quickly."""
+        trees, roots = self.trees.restrict(np.concatenate([part.trees for part in mined]))
+        parts = np.split(roots, np.cumsum([len(part.trees) for part in mined[:-1]]))
+        smaller = [replace(m, trees=part) for m, part in zip(mined, parts, strict=True)]
+        return replace(self, trees=trees), smaller
+
+
+def _refuse_rare(
+    mirage: Mirage,
+    transactions: Sequence[ClassTransactions],
+    least: np.ndarray,
+    graphs: GraphSet,
+    codes: np.ndarray,
+) -> None:
+    """Raise an error if a class has no frequent tree, and say how frequent its trees are."""
+    free = mirage.budget is not None and mirage.min_support is None
+    needed = np.ones_like(least) if free else least
+    if all(part.most >= n for part, n in zip(transactions, needed, strict=True)):
+        return
+    n_hops = 1 if mirage.n_hops == "auto" else mirage.n_hops
+    whole = ColorRefinement(n_hops, degrees=mirage.degrees)  # nothing is dropped as rare
+    colors = whole.fit(graphs)[-1]
+    most = supports(colors, graphs, codes, whole.trees_.n_trees(n_hops), len(least)).max(axis=1)
+    lines = [
+        f"{n} of the {len(part)} graphs of class {label!r} (the most frequent is in {best})"
+        for label, part, n, best in zip(
+            mirage.classes_.tolist(), transactions, needed, most, strict=True
+        )
+        if part.most < n
+    ]
+    message = (
+        f"Expected a tree of {n_hops} hops in at least {' and in '.join(lines)}. Lower "
+        "min_support, or take fewer hops."
+    )
+    raise InvalidInputError(message)
+
+
+def _within_budget(
+    mined: list[MinedSets], budget: int, join: _Joiner
+) -> tuple[_Joiner, list[TreeSets]]:
+    """Give each class as many of its most frequent sets as an even share of the bytes holds."""
+    join, mined = join.restrict(mined)
+    firsts = [cache(part.first) for part in mined]
+    sizes = [cache(partial(_size, join, first)) for first in firsts]
+
+    def share(n_bytes: int) -> list[TreeSets]:
+        numbers = [
+            _largest(1, len(part), partial(_at_most, n_bytes, size))
+            for part, size in zip(mined, sizes, strict=True)
+        ]
+        return [first(n) for first, n in zip(firsts, numbers, strict=True)]
+
+    def fits(n_bytes: int) -> bool:
+        return join(share(n_bytes)).n_bytes <= budget
+
+    if not fits(0):
+        message = (
+            f"Expected a budget of at least {join(share(0)).n_bytes} bytes, which the most "
+            f"frequent set of trees of each class takes; got {budget}. Fewer hops take fewer bytes."
+        )
+        raise InvalidInputError(message)
+    # Classes share subtrees, so an even share of the bytes is more than the budget divided evenly.
+    return join, share(_largest(0, budget, fits))
+
+
+def _size(join: _Joiner, first: Callable[[int], TreeSets], n_sets: int) -> int:
+    return join([first(n_sets)]).n_bytes
+
+
+def _at_most(n_bytes: int, size: Callable[[int], int], n_sets: int) -> bool:
+    return size(n_sets) <= n_bytes
+
+
+def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number that fits, where ``low`` counts as fitting."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _whole_graphs(
+    entries: tuple[np.ndarray, np.ndarray, np.ndarray], graphs: np.ndarray
+) -> TreeSets:
+    sizes = np.diff(entries[0])[graphs]
+    ptr = np.concatenate([[0], np.cumsum(sizes)])
+    places = np.repeat(entries[0][graphs] - ptr[:-1], sizes) + np.arange(ptr[-1])
+    ones = np.ones(len(graphs))
+    return TreeSets(ptr, entries[1][places], entries[2][places], ones, ones, len(graphs))
+
+
+def _without_single_nodes(colors: np.ndarray, trees: Trees) -> np.ndarray:
+    if not trees.levels:
+        return colors
+    bare = np.append(np.diff(trees.levels[-1].ptr) == 0, False)  # the last for colour -1
+    return np.where(bare[colors], np.int32(-1), colors)
+
+
+def _classes(graphs: GraphSet, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    labels = graphs.y if y is None else np.asarray(y)
+    if labels is None:
+        raise InvalidInputError("Expected a class for each graph, as y or in the data; got none.")
+    if labels.shape != (len(graphs),):
+        message = f"Expected y of shape ({len(graphs)},), one class a graph; got {labels.shape}."
+        raise InvalidInputError(message)
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        missing = np.flatnonzero(np.isnan(labels))
+        message = (
+            f"Expected a class for each graph; {len(missing)} have NaN, the first is graph "
+            f"{missing[0]}. Leave them out with select()."
+        )
+        raise InvalidInputError(message)
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        message = f"Expected at least two classes; all {len(labels)} are of {classes.tolist()}."
+        raise InvalidInputError(message)
+    return classes, codes
+
+
+def _min_supports(wanted: Support | None, classes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return for each class in how many graphs a set is frequent."""
+    values: list[Any]
+    if isinstance(wanted, Mapping):
+        missing = [label for label in classes.tolist() if label not in wanted]
+        if missing:
+            raise InvalidInputError(f"Expected min_support for every class; {missing} have none.")
+        values = [wanted[label] for label in classes.tolist()]
+    elif isinstance(wanted, Sequence | np.ndarray):
+        values = list(wanted)
+        if len(values) != len(classes):
+            message = f"Expected {len(classes)} values of min_support; got {len(values)}."
+            raise InvalidInputError(message)
+    else:
+        values = [AUTO_SUPPORT if wanted is None else wanted] * len(classes)
+    found = []
+    for value, size, label in zip(values, sizes.tolist(), classes.tolist(), strict=True):
+        share = isinstance(value, float | np.floating)
+        number = math.ceil(value * size - 1e-9) if share else value
+        if not (isinstance(number, int | np.integer) and 1 <= number <= size):
+            message = (
+                f"Expected min_support of class {label!r} from 1 to {size} graphs, or a share from "
+                f"above 0.0 to 1.0; got {value!r}."
+            )
+            raise InvalidInputError(message)
+        found.append(int(number))
+    return np.array(found, dtype=np.int64)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value

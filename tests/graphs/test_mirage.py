@@ -1,0 +1,310 @@
+"""Mirage against the definition, by brute force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain, combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from scikd.exceptions import InvalidInputError
+from scikd.graphs.distilled import DistilledGraphs
+from scikd.graphs.graphset import GraphSet
+from scikd.graphs.mirage import Mirage, parse_bytes
+from scikd.graphs.preparation import Preparation
+from tests.reference.graph_trees import canonical, canonical_of, random_graphs
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def labelled(seed, n_graphs=12, **options):
+    """Return random graphs, half of each of two classes."""
+    graphs = random_graphs(seed, n_graphs=n_graphs, **options)
+    y = np.random.default_rng(seed).permutation(np.arange(n_graphs) % 2)
+    return replace(graphs, y=y, name="random")
+
+
+def forests_of(distilled):
+    """Return each set as a class, a weight and a multiset of trees written out."""
+    trees = [
+        canonical_of(distilled.trees, distilled.trees.unfold(tree))
+        for tree in range(distilled.trees.n_trees(distilled.n_hops))
+    ]
+    for number in range(len(distilled)):
+        entries = range(distilled.ptr[number], distilled.ptr[number + 1])
+        members = {trees[distilled.roots[e]]: int(distilled.counts[e]) for e in entries}
+        yield int(distilled.y[number]), float(distilled.weights[number]), members
+
+
+def trees_of(graphs, graph, depth):
+    """Count the trees of a graph by brute force."""
+    graphs = Preparation.of(graphs).apply(graphs)
+    nodes = range(graphs.node_ptr[graph], graphs.node_ptr[graph + 1])
+    held = [canonical(graphs, node, depth) for node in nodes]
+    return {tree: held.count(tree) for tree in held}
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_published_mode_finds_all_frequent_sets_of_trees(seed):
+    graphs = labelled(seed, largest=4)
+    least = 3
+    holds = [set(trees_of(graphs, g, 1)) for g in range(len(graphs))]
+    expected = set()
+    for k in (0, 1):
+        members = [
+            # a tree of a single node has no children
+            {tree for tree in held if tree[1]}
+            for held, label in zip(holds, graphs.y, strict=True)
+            if label == k
+        ]
+        every = sorted(set(chain.from_iterable(members)))
+        every = [tree for tree in every if sum(tree in held for held in members) >= least]
+        for size in range(1, len(every) + 1):
+            for chosen in combinations(every, size):
+                if sum(set(chosen) <= held for held in members) >= least:
+                    expected.add((k, frozenset(chosen)))
+    if len({k for k, _ in expected}) < 2:
+        with pytest.raises(InvalidInputError, match="Lower min_support"):
+            Mirage(1, min_support=least, mode="published").fit(graphs)
+        return
+    found = list(forests_of(Mirage(1, min_support=least, mode="published").fit(graphs).distilled_))
+    assert {(k, frozenset(members)) for k, _, members in found} == expected
+    assert len(found) == len(expected)
+    assert all(weight == 1.0 and set(held.values()) == {1} for _, weight, held in found)
+
+
+@settings(max_examples=25)
+@given(seeds, st.sampled_from(["closed", "maximal", "all"]))
+def test_every_set_is_in_as_many_graphs_as_it_says_and_weights_count_each_once(seed, itemsets):
+    graphs = labelled(seed, n_graphs=10, n_labels=1, n_edge_labels=1, largest=5)
+    mirage = Mirage(1, min_support=2, itemsets=itemsets)
+    try:
+        distilled = mirage.fit(graphs).distilled_
+    except InvalidInputError:
+        return  # a class without frequent trees; tested elsewhere
+    holds = [trees_of(graphs, g, 1) for g in range(len(graphs))]
+    total = {0: 0.0, 1: 0.0}
+    for k, weight, members in forests_of(distilled):
+        inside = [
+            all(held.get(tree, 0) >= count for tree, count in members.items()) and label == k
+            for held, label in zip(holds, graphs.y, strict=True)
+        ]
+        assert sum(inside) >= 2
+        assert 0 < weight <= sum(inside)
+        total[k] += weight
+    covered = mirage.coverage_ * np.bincount(graphs.y)
+    np.testing.assert_allclose([total[0], total[1]], covered, rtol=1e-6)
+
+
+@settings(max_examples=25)
+@given(seeds, st.integers(0, 2))
+def test_lossless_mode_keeps_every_graph(seed, n_hops):
+    graphs = labelled(seed, n_graphs=6)
+    mirage = Mirage(n_hops, mode="lossless").fit(graphs)
+    found = [(k, held) for k, _, held in forests_of(mirage.distilled_)]
+    expected = [(int(graphs.y[g]), trees_of(graphs, g, n_hops)) for g in range(len(graphs))]
+
+    def key(pair):
+        return pair[0], sorted(pair[1].items())
+
+    assert sorted(found, key=key) == sorted(expected, key=key)
+    assert mirage.coverage_.tolist() == [1.0, 1.0]
+
+
+@settings(max_examples=25)
+@given(seeds, st.integers(60, 2000))
+def test_a_budget_is_kept_and_a_larger_one_keeps_no_less(seed, budget):
+    graphs = labelled(seed, n_graphs=30, n_labels=1, n_edge_labels=1)
+    supports = []
+    for size in (budget, 2 * budget):
+        try:
+            mirage = Mirage(2, budget=size).fit(graphs)
+        except InvalidInputError as error:
+            least = int(str(error).split("at least ")[1].split(" bytes")[0])
+            assert least > size
+            assert Mirage(2, budget=least).fit(graphs).distilled_.n_bytes <= least
+            return
+        assert mirage.distilled_.n_bytes <= size
+        assert set(mirage.distilled_.y) == {0, 1}
+        supports.append(mirage.min_support_)
+    assert (supports[1] <= supports[0]).all()
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    return labelled(3, n_graphs=60, n_labels=2, n_edge_labels=2, density=1.5)
+
+
+@pytest.mark.parametrize("mode", ["weighted", "lossless"])
+def test_what_is_saved_is_loaded(graphs, tmp_path, mode):
+    options = {} if mode == "lossless" else {"min_support": 0.1}
+    distilled = Mirage(2, mode=mode, degrees=True, **options).fit(graphs).distilled_
+    again = DistilledGraphs.load(distilled.save(tmp_path / "small"))
+    assert list(forests_of(again)) == list(forests_of(distilled))
+    assert again.provenance == distilled.provenance
+    assert again.provenance["data"] == "random"
+    assert (again.n_bytes, again.n_elements) == (distilled.n_bytes, distilled.n_elements)
+    for name, values in distilled.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], values)
+        assert again.arrays[name].dtype == values.dtype
+    on_disk = sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
+    assert distilled.n_bytes < on_disk  # names, provenance and checksums
+
+
+def test_forests_are_what_the_sets_say(graphs):
+    pytest.importorskip("torch_geometric")
+    distilled = Mirage(2, min_support=0.1).fit(graphs).distilled_
+    forests = distilled.to_pyg()
+    elements = 0
+    for data, (k, weight, members) in zip(forests, forests_of(distilled), strict=True):
+        assert int(data.y) == k
+        assert float(data.weight) == pytest.approx(weight)
+        assert int(data.root_mask.sum()) == sum(members.values())
+        back = GraphSet.from_pyg([data])
+        roots = np.flatnonzero(data.root_mask.numpy())
+        found = [canonical(back, root, 2) for root in roots]
+        assert {tree: found.count(tree) for tree in found} == members
+        elements += data.x.numel() + data.edge_index.numel() + data.edge_attr.numel()
+    assert elements == distilled.n_elements
+
+
+def test_truncated_sets_are_those_of_fewer_hops(graphs):
+    deep, flat = (Mirage(hops, mode="lossless").fit(graphs).distilled_ for hops in (2, 1))
+    cut = deep.truncate(1)
+    for one, other in zip(forests_of(cut), forests_of(flat), strict=True):
+        assert one[:2] == other[:2]
+    # the same tree may now be there several times in a set; together they count the same
+    for number in range(len(cut)):
+        totals = []
+        for part in (cut, flat):
+            entries = slice(part.ptr[number], part.ptr[number + 1])
+            sums = {}
+            for root, count in zip(part.roots[entries], part.counts[entries], strict=True):
+                tree = canonical_of(part.trees, part.trees.unfold(int(root)))
+                sums[tree] = sums.get(tree, 0) + int(count)
+            totals.append(sums)
+        assert totals[0] == totals[1]
+
+
+def test_contrast_drops_what_both_classes_have(graphs):
+    plain = Mirage(1, min_support=2).fit(graphs)
+    try:
+        sharp = Mirage(1, min_support=2, contrast=3.0).fit(graphs)
+    except InvalidInputError:
+        pytest.fail("this data set has sets of one class alone")
+    assert 0 < len(sharp.distilled_) < len(plain.distilled_)
+    holds = [trees_of(graphs, g, 1) for g in range(len(graphs))]
+    sizes = np.bincount(graphs.y)
+    for k, _, members in forests_of(sharp.distilled_):
+        inside = np.array(
+            [all(held.get(t, 0) >= count for t, count in members.items()) for held in holds]
+        )
+        shares = [inside[graphs.y == c].sum() / sizes[c] for c in (0, 1)]
+        assert shares[k] >= 3.0 * shares[1 - k]
+    with pytest.raises(InvalidInputError, match="Lower contrast"):
+        Mirage(0, min_support=0.5, contrast=1e9).fit(graphs)
+
+
+def test_nodes_without_features_are_labelled_by_their_degree():
+    graphs = labelled(5, n_graphs=40, n_labels=1, n_edge_labels=1, density=2.0)
+    mirage = Mirage(1, min_support=2).fit(graphs)
+    prepared = mirage.distilled_.prepare(graphs)
+    np.testing.assert_array_equal(prepared.node_features[:, 0], graphs.degrees)
+    assert mirage.distilled_.preparation.degree_label
+
+
+def test_measured_features_are_put_into_bins_learnt_on_the_training_graphs():
+    graphs = labelled(6, n_graphs=40)
+    random = np.random.default_rng(0)
+    features = np.column_stack([graphs.node_features[:, 0], random.normal(size=graphs.n_nodes)])
+    measured = replace(graphs, node_features=features)
+    mirage = Mirage(1, min_support=2, bins=3).fit(measured)
+    prepared = mirage.distilled_.prepare(measured)
+    np.testing.assert_array_equal(prepared.node_features[:, 0], features[:, 0])
+    values, counts = np.unique(prepared.node_features[:, 1], return_counts=True)
+    assert len(values) == 3
+    assert counts.min() >= 0.3 * graphs.n_nodes
+    assert np.corrcoef(features[:, 1], prepared.node_features[:, 1])[0, 1] > 0.85
+    part = mirage.distilled_.prepare(measured.select([3]))
+    start, stop = measured.node_ptr[3:5]
+    np.testing.assert_array_equal(part.node_features, prepared.node_features[start:stop])
+    narrow = replace(measured, node_features=features[:, :1])
+    with pytest.raises(InvalidInputError, match="Expected 2 node features.*got 1"):
+        mirage.distilled_.prepare(narrow)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "best"}, r"mode \('weighted', 'published', 'lossless'\); got 'best'"),
+        ({"itemsets": "some"}, "itemsets .*; got 'some'"),
+        ({"contrast": 0}, "contrast above 0 or None; got 0"),
+        ({"mode": "lossless", "budget": 100}, "neither budget nor min_support"),
+        ({"mode": "published", "budget": 100}, "no budget with mode='published'"),
+        ({"budget": "20 miles"}, "a size such as 20000 or '20kB'.*got '20 miles'"),
+        ({"budget": -3}, "a size such as"),
+        ({"min_support": 0}, "min_support of class 0 from 1 to"),
+        ({"min_support": 1.5}, "got 1.5"),
+        ({"min_support": [1, 2, 3]}, "Expected 2 values of min_support; got 3"),
+        ({"min_support": {0: 1}}, r"for every class; \[1\] have none"),
+        ({"bins": 1}, "bins to be an integer of at least 2; got 1"),
+        ({"n_hops": -1}, "n_hops to be an integer"),
+        ({"budget": 10}, "budget of at least [0-9]+ bytes.*got 10"),
+        ({"n_hops": 30, "min_support": 1.0}, "a tree of 30 hops in at least"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(graphs, options, message):
+    with pytest.raises(InvalidInputError, match=message):
+        Mirage(**options).fit(graphs)
+
+
+def test_labels_that_mean_nothing_are_refused(graphs):
+    n_graphs = len(graphs)
+    for y, message in (
+        (np.zeros(n_graphs), r"at least two classes; all 60 are of \[0.0\]"),
+        (np.arange(3), r"Expected y of shape \(60,\).*got \(3,\)"),
+        (np.where(np.arange(n_graphs) == 4, np.nan, 1.0), "1 have NaN, the first is graph 4"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            Mirage(1).fit(graphs, y)
+    bare = replace(graphs, y=None)
+    with pytest.raises(InvalidInputError, match="got none"):
+        Mirage(1).fit(bare)
+
+
+def test_classes_may_be_of_any_kind_and_number(graphs):
+    names = np.array(["no", "perhaps", "yes"])[np.arange(len(graphs)) % 3]
+    mirage = Mirage(1, min_support={"no": 2, "perhaps": 0.1, "yes": 3}).fit(graphs, names)
+    assert mirage.classes_.tolist() == ["no", "perhaps", "yes"]
+    assert set(mirage.distilled_.y) == {0, 1, 2}
+    assert (mirage.min_support_ >= [2, 2, 3]).all()
+
+
+def test_it_is_an_estimator():
+    mirage = Mirage(2, budget="1kB")
+    assert clone(mirage).get_params() == mirage.get_params()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [(7, 7), ("7", 7), ("2kB", 2000), ("1.5 KiB", 1536), ("3MB", 3_000_000)]
+)
+def test_sizes_are_read(text, size):
+    assert parse_bytes(text) == size
+
+
+def test_molbace_at_the_published_thresholds(scikd_data):
+    readers = pytest.importorskip("scikd.graphs.readers")
+    folder = scikd_data("graphs/ogb/ogbg_molbace")
+    train = readers.read_ogb(folder).select(readers.read_ogb_split(folder)["train"])
+    published = Mirage(3, min_support=[150, 104], mode="published").fit(train).distilled_
+    assert len(published) == 13
+    assert published.trees.n_trees(3) == 7
+    assert published.n_elements == 4287
+    closed = Mirage(3, min_support=[150, 104], multiplicity=False).fit(train).distilled_
+    assert closed.trees.n_trees(3) == 7
+    assert len(closed) <= 13
