@@ -272,8 +272,8 @@ def weights(itemsets: Itemsets, tids: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    Sets are compared with each other: time grows with the square of their number. For many sets,
-    look for closed ones only.
+    Time grows with the number of pairs of a set and a superset, and with the square of the number
+    of sets divided by 64.
     """
     tids = _checked_bits(tids)
     if len(tids) != len(itemsets):

@@ -349,38 +349,32 @@ def sort_sets(
 
 
 @njit(cache=True, nogil=True)
-def _is_subset(a: np.ndarray, b: np.ndarray) -> bool:
-    """Say whether every item of `a` is in `b`; both ascend."""
-    j = 0
-    for item in a:
-        while j < len(b) and b[j] < item:
-            j += 1
-        if j == len(b) or b[j] != item:
-            return False
-    return True
-
-
-@njit(cache=True, nogil=True)
 def most_specific(ptr: np.ndarray, items: np.ndarray, tids: np.ndarray) -> np.ndarray:
     """Leave to each set the transactions that hold no strict superset of it."""
-    n_sets = len(tids)
-    marks = np.zeros(n_sets, np.uint64)  # of the items, modulo 64: tell most non-subsets at once
+    n_sets, n_words = tids.shape
+    n_items = items.max() + 1 if len(items) else 0
+    holders = np.zeros((n_items, (n_sets + _WORD - 1) // _WORD), np.uint64)  # sets with an item
     for s in range(n_sets):
         for k in range(ptr[s], ptr[s + 1]):
-            marks[s] |= _ONE << np.uint64(items[k] % _WORD)
-    own = tids.copy()
+            holders[items[k], s // _WORD] |= _ONE << np.uint64(s % _WORD)
+    own, over = tids.copy(), np.empty(holders.shape[1], np.uint64)
     for a in range(n_sets):
-        set_a = items[ptr[a] : ptr[a + 1]]
-        for step in range(1, n_sets):  # from the next set on: supersets mostly come after
-            b = (a + step) % n_sets
-            if marks[a] & ~marks[b] or ptr[b + 1] - ptr[b] <= len(set_a):
-                continue
-            if not _is_subset(set_a, items[ptr[b] : ptr[b + 1]]):
-                continue
-            left = _ZERO
-            for w in range(tids.shape[1]):
-                own[a, w] &= ~tids[b, w]
-                left |= own[a, w]
+        over[:] = holders[items[ptr[a]]]
+        for k in range(ptr[a] + 1, ptr[a + 1]):
+            over &= holders[items[k]]
+        for step in range(len(over)):  # from the set on: supersets mostly come after
+            block = (a // _WORD + step) % len(over)
+            left = _ONE
+            while over[block] and left:
+                rest = over[block] & (over[block] - _ONE)  # without its lowest bit
+                b = block * _WORD + _popcount((over[block] ^ rest) - _ONE)
+                over[block] = rest
+                if ptr[b + 1] - ptr[b] == ptr[a + 1] - ptr[a]:
+                    continue  # the same set
+                left = _ZERO
+                for w in range(n_words):
+                    own[a, w] &= ~tids[b, w]
+                    left |= own[a, w]
             if not left:
                 break
     return own
