@@ -17,11 +17,22 @@ if __name__ != "scikd.graphs":
 
 if TYPE_CHECKING:
     from .graphset import GraphSet
+    from .molecules import load_molecules, load_molecules_split, molecule_graphs
+    from .readers import random_split, read_graphs
 
-__all__ = ["GraphSet"]
+__all__ = [
+    "GraphSet",
+    "load_molecules",
+    "load_molecules_split",
+    "molecule_graphs",
+    "random_split",
+    "read_graphs",
+]
 
 _HOMES = {
     "graphset": ("GraphSet",),
+    "molecules": ("load_molecules", "load_molecules_split", "molecule_graphs"),
+    "readers": ("random_split", "read_graphs"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -11,6 +11,8 @@ import numpy as np
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError
 
+from ._pointers import pointers
+
 __all__ = ["GraphSet"]
 
 MOST_SHOWN = 10  # faulty graphs in one message
@@ -106,13 +108,13 @@ class GraphSet:
             message = f"Expected edge_index of shape (2, n_arcs); {_numbers(wrong)} has {shape}."
             raise InvalidInputError(message)
         n_arcs = np.array([a.shape[1] for a in arcs], dtype=np.int64)
-        node_ptr = _pointers(n_nodes)
+        node_ptr = pointers(n_nodes)
         union = np.concatenate(arcs, axis=1).astype(np.int64) + np.repeat(node_ptr[:-1], n_arcs)
         smiles = _of_all(graphs, "smiles", str)
         labels = _of_all(graphs, "y", _label)
         return cls(
             node_ptr,
-            _pointers(n_arcs),
+            pointers(n_arcs),
             union[0],
             union[1],
             node_features=_joined(graphs, "x", n_nodes),
@@ -341,10 +343,6 @@ def _check_finite(features: np.ndarray, ptr: np.ndarray, name: str, note: _Note)
 # ----------------------------------------------------------------------------------- selection
 
 
-def _pointers(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
 def _chosen(indices: Any, n: int) -> np.ndarray:
     chosen = np.asarray(indices)
     if chosen.dtype == bool and chosen.shape == (n,):
@@ -361,7 +359,7 @@ def _chosen(indices: Any, n: int) -> np.ndarray:
 def _rows(ptr: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the chosen graphs, and where each begins among them."""
     counts = np.diff(ptr)[chosen]
-    taken = _pointers(counts)
+    taken = pointers(counts)
     return np.arange(taken[-1]) + np.repeat(ptr[chosen] - taken[:-1], counts), taken
 
 
