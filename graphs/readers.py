@@ -235,7 +235,6 @@ def read_tu(folder: str | Path, name: str | None = None) -> GraphSet:
         if len(found) > 1:
             raise InvalidInputError(f"Expected name= to be one of {', '.join(found)}; got none.")
         name = found[0] if found else folder.name
-
     stem = folder / name
     arcs, y = read_table(Path(f"{stem}_A.txt")) - 1, read_table(Path(f"{stem}_graph_labels.txt"))
     graph = read_table(Path(f"{stem}_graph_indicator.txt"))[:, 0] - 1
@@ -330,6 +329,10 @@ def read_ogb(folder: str | Path, *, task: int | None = None, undirected: bool = 
         for name, (rows, right) in expected.items()
         if rows != right
     ]
+    if min(sizes.min(), counts.min()) < 0:
+        problems.append(
+            "num-node-list.csv.gz and num-edge-list.csv.gz should hold no number below 0"
+        )
     if edges.shape[1] != 2:
         problems.append(f"edge.csv.gz should hold pairs of nodes; it has {edges.shape[1]} columns")
     if problems:

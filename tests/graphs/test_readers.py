@@ -97,6 +97,58 @@ def assert_the_two_graphs(graphs, name):
     assert graphs.name == name
 
 
+@st.composite
+def simple_graphs(draw):
+    """Draw undirected graphs: of each the tags, the edges (lower end first) and the label."""
+    graphs = []
+    for _ in range(draw(st.integers(1, 5))):
+        tags = draw(st.lists(st.integers(-3, 40), min_size=1, max_size=6))
+        pairs = [(a, b) for b in range(len(tags)) for a in range(b)]
+        edges = [pair for pair in pairs if draw(st.booleans())]
+        graphs.append((tags, edges, draw(st.integers(-1, 3))))
+    return graphs
+
+
+@given(simple_graphs())
+def test_every_layout_gives_back_what_was_written(tmp_path_factory, graphs):
+    folder = tmp_path_factory.mktemp("written")
+    text = [str(len(graphs))]
+    table = {what: [] for what in TU}
+    ogb = {
+        what: [] for what in ("num-node-list", "num-edge-list", "edge", "node-feat", "graph-label")
+    }
+    n = 0
+    for g, (tags, edges, label) in enumerate(graphs):
+        both = sorted([*edges, *((b, a) for a, b in edges)])
+        near = [[b for a, b in both if a == v] for v in range(len(tags))]
+        text.append(f"{len(tags)} {label}")
+        text += [" ".join(map(str, [t, len(u), *u])) for t, u in zip(tags, near, strict=True)]
+        table["A"] += [f"{a + n + 1}, {b + n + 1}" for a, b in both]
+        table["graph_indicator"] += [g + 1] * len(tags)
+        table["graph_labels"].append(label)
+        table["node_labels"] += tags
+        ogb["num-node-list"].append(len(tags))
+        ogb["num-edge-list"].append(len(edges))
+        ogb["edge"] += [f"{a},{b}" for a, b in edges]
+        ogb["node-feat"] += tags
+        ogb["graph-label"].append(label)
+        n += len(tags)
+    (folder / "all.txt").write_text("\n".join(text))
+    found = [read_graphs(folder / "all.txt")]
+    if table["A"]:  # a table without lines cannot be told from one that was lost
+        for what, lines in table.items():
+            (folder / f"all_{what}.txt").write_text("".join(f"{line}\n" for line in lines))
+        for what, lines in ogb.items():
+            write_gz(folder / "ogb" / "raw" / f"{what}.csv.gz", "".join(f"{x}\n" for x in lines))
+        found += [read_graphs(folder), read_graphs(folder / "ogb")]
+    for read in found:
+        assert np.diff(read.node_ptr).tolist() == [len(tags) for tags, _, _ in graphs]
+        assert read.node_features[:, 0].tolist() == [tag for tags, _, _ in graphs for tag in tags]
+        assert read.y.tolist() == [label for _, _, label in graphs]
+        for g, (_, edges, _) in enumerate(graphs):
+            assert arcs(read, g) == sorted([*edges, *((b, a) for a, b in edges)])
+
+
 # ------------------------------------------------------------------------------- graphs as text
 
 
@@ -302,6 +354,7 @@ def test_ogb_of_several_tasks(ogb_folder):
         ("raw/edge-feat", "1,0\n2,0\n3,1\n4,\n", "graph 1: expected finite edge_features"),
         ("raw/graph-label", "1\n", "graph-label.csv.gz has 1 lines instead of 2"),
         ("raw/num-edge-list", "3\n1\n0\n", "num-edge-list.csv.gz has 3 lines instead of 2"),
+        ("raw/num-edge-list", "5\n-1\n", "should hold no number below 0"),
         ("raw/num-node-list", "5\n0\n", "graph 1: expected at least one node"),
         ("mapping/mol", "smiles,mol_id\nCC,a\n", "mapping/mol.csv.gz has 1 lines instead of 2"),
         ("mapping/mol", "mol_id\na\nb\n", "Usecols do not match columns"),
