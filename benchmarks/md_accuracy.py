@@ -35,6 +35,7 @@ from scikd.md.losses import LossOptions
 from scikd.md.readers import LabelKeys, read_frames
 from scikd.md.storage import load_force_field
 from scikd.md.training import TrainingOptions, fit
+from scikd.md.units import GRAM_PER_CM3
 
 __all__ = ["run"]
 
@@ -43,7 +44,6 @@ EMBEDDED = ROOT / "data" / "md"
 XTB = LabelKeys(energy="energy_xtb", forces="forces_xtb", molecules="molID")
 TEST = 2  # the number of the test part in the embedded files
 EPOCHS = {"solvents": 200, "liquid": 40}
-DENSITY = 1.66053907  # g/cm³ of one dalton per Å³
 BOOTSTRAPS = 400
 
 
@@ -125,7 +125,7 @@ def _hold_out(train: AtomicBatch) -> tuple[AtomicBatch, AtomicBatch]:
 
 def _density(batch: AtomicBatch) -> np.ndarray:
     masses = np.array([atoms.get_masses().sum() for atoms in to_ase(batch)])
-    return DENSITY * masses / torch.linalg.det(batch.cell).abs().numpy()
+    return masses / torch.linalg.det(batch.cell).abs().numpy() / GRAM_PER_CM3
 
 
 def _by_density(batch: AtomicBatch) -> Iterator[tuple[float, AtomicBatch]]:

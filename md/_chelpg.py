@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ase.units import Bohr
 
 from scikd._extras import require
+
+from .units import BOHR
 
 __all__ = ["SPACING", "fit_charges", "grid_around", "potential_of"]
 
@@ -58,7 +59,7 @@ def fit_charges(
     total : float
         Total charge in e.
     """
-    inverse = Bohr / np.linalg.norm(points[:, None] - positions[None], axis=2)
+    inverse = BOHR / np.linalg.norm(points[:, None] - positions[None], axis=2)
     n_atoms = len(positions)
     system = np.ones((n_atoms + 1, n_atoms + 1))
     system[:-1, :-1] = inverse.T @ inverse
@@ -76,7 +77,7 @@ def potential_of(molecule: Any, density: np.ndarray, points: np.ndarray) -> np.n
     nuclei, charges = molecule.atom_coords(), molecule.atom_charges()
     potential = np.empty(len(points))
     for start in range(0, len(points), _BLOCK):
-        block = points[start : start + _BLOCK] / Bohr
+        block = points[start : start + _BLOCK] / BOHR
         distances = np.linalg.norm(block[:, None] - nuclei[None], axis=2)
         electrons = df.incore.aux_e2(
             molecule, gto.fakemol_for_charges(block), "int3c2e", aosym="s2ij"

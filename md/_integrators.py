@@ -19,9 +19,9 @@ from ase.md.verlet import VelocityVerlet
 
 from scikd.exceptions import InvalidInputError
 
+from .units import BAR, GRAM_PER_CM3
+
 __all__ = [
-    "BAR",
-    "DENSITY",
     "StochasticCell",
     "conserved_energy",
     "degrees_of_freedom",
@@ -31,8 +31,6 @@ __all__ = [
     "temperature_of",
 ]
 
-BAR = 1e5 * units.Pascal  # eV/Å³
-DENSITY = 1e24 / units.mol  # g/cm³ of 1 u/Å³
 LARGEST_STRAIN = 0.01  # of the volume, that pressure alone may cause in one step
 
 
@@ -63,7 +61,7 @@ def density_of(atoms: Atoms) -> float:
     """Return the density in g/cm³; NaN where the structure is not periodic in all directions."""
     if not atoms.pbc.all():
         return math.nan
-    return float(atoms.get_masses().sum() / atoms.get_volume() * DENSITY)
+    return float(atoms.get_masses().sum() / atoms.get_volume() / GRAM_PER_CM3)
 
 
 def pressure_of(atoms: Atoms, dof: int) -> float:

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from ._half_list import HalfList, bonds, pairs_within
 from .frames import AtomicBatch, select
+from .units import FROM_VOIGT, HARTREE, convert
 
 __all__ = ["problems"]
 
@@ -30,14 +31,12 @@ LENGTH_UNITS = {"nm": (0.06, 0.16), "bohr": (1.6, 2.4)}
 
 # -d(force along the bond)/d(length), eV/Å²: 28 to 39 in GFN2-xTB and DFT data on carbonates, water.
 HYDROGEN_STIFFNESS = (5.0, 150.0)
-FORCE_UNITS = {
-    "Ha/bohr": 1 / 51.4221,
-    "Ry/bohr or Ha/Å": 1 / 26.5,
-    "kJ/mol/nm": 964.853,
-    "kcal/mol/Å": 23.0605,
-    "kcal/mol/bohr": 12.2031,
-    "kJ/mol/Å": 96.4853,
-}
+FORCE_UNITS = {  # how many of each are 1 eV/Å
+    unit: convert(1.0, "eV/Å", unit.rpartition(" or ")[2])
+    for unit in (
+        "Ha/bohr", "Ry/bohr or Ha/Å", "kJ/mol/nm", "kcal/mol/Å", "kcal/mol/bohr", "kJ/mol/Å",
+    )
+}  # fmt: skip
 SMALLEST_SPREAD = 0.01  # Å, of bond lengths, without which no slope can be told
 CLEAR = 0.6  # a correlation
 
@@ -51,21 +50,15 @@ GFN2 = {
     1: -0.3935, 3: -0.1801, 5: -0.9524, 6: -1.7951, 7: -2.6095, 8: -3.7694, 9: -4.6193, 11: -0.1671,
     14: -1.5714, 15: -2.3778, 16: -3.1483, 17: -4.4825,
 }  # fmt: skip
-ENERGY_UNITS = {"Hartree": 1.0, "kcal/mol": 627.509, "kJ/mol": 2625.50}
-HARTREE = 27.2114
+ENERGY_UNITS = {unit: convert(1.0, "Hartree", unit) for unit in ("Hartree", "kcal/mol", "kJ/mol")}
 LEVELS = (("all-electron DFT", ALL_ELECTRON, 0.985, 1.015), ("GFN2-xTB", GFN2, 1.06, 1.20))
 ENOUGH_HYDROGEN = 0.2  # of the atoms: in fluorides, atomisation energies in eV look like GFN2-xTB
 
 FEWEST_STRESSES = 5
 STRESS_SLOPE = (0.3, 3.0)
 STRESS_UNITS = {
-    "Ha/Å³": 1 / 27.2114,
-    "Ha/bohr³": 1 / 183.63,
-    "kcal/mol/Å³": 23.0605,
-    "kJ/mol/Å³": 96.4853,
-    "GPa": 160.2177,
-    "kbar": 1602.177,
-    "bar": 1.602177e6,
+    unit: convert(1.0, "eV/Å³", unit)
+    for unit in ("eV/Å³", "Ha/Å³", "Ha/bohr³", "kcal/mol/Å³", "kJ/mol/Å³", "GPa", "kbar", "bar")
 }
 
 
@@ -234,7 +227,7 @@ def _judge_stress(sample: list[_Structure]) -> str | None:
     for part in sample:
         if part.stress is not None and part.forces is not None and part.pbc.all():
             virials.append(part.molecular_virial(part.forces))
-            labels.append(part.stress[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]])
+            labels.append(part.stress[..., FROM_VOIGT])
             volumes.append(abs(np.linalg.det(part.cell)))
     if len(virials) < FEWEST_STRESSES:
         return None
@@ -251,7 +244,7 @@ def _judge_stress(sample: list[_Structure]) -> str | None:
         f"stress: -V·stress is {slope:.3g} times Σ r ⊗ F within molecules (traces left out); "
         "expected about 1"
     )
-    units = {"eV, not divided by the volume": float(np.median(volumes)), "eV/Å³": 1.0}
+    units = {"eV, not divided by the volume": float(np.median(volumes))}
     unit = _closest(abs(slope), units | STRESS_UNITS, 1.5)
     sign = " and of the wrong sign (stress = -virial/V)" if slope < 0 else ""
     return f"{said}: as if it were in {unit or 'a unit that is not tried here'}{sign}."

@@ -24,11 +24,11 @@ from .kernels.pairs import Contributions, PairTables
 from .kernels.pme import ParticleMesh
 from .model import ForceField
 from .neighbors import VerletList
+from .units import TO_VOIGT
 
 __all__ = ["NumbaEngine"]
 
 _BOX = 5.0  # Å: atoms of one such box are computed one after the other
-_VOIGT = [0, 4, 8, 5, 2, 1]  # of a flattened matrix
 
 
 class NumbaEngine:
@@ -170,7 +170,7 @@ class NumbaEngine:
             "charges": charges,
             "dipole": charges @ positions,
             "virial": virial,
-            "stress": -virial.ravel()[_VOIGT] / volume,
+            "stress": -virial[..., *TO_VOIGT] / volume,
         }
 
     def _check(self, positions: np.ndarray, numbers: np.ndarray, pbc: np.ndarray) -> None:

@@ -15,7 +15,6 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
-from ase.stress import full_3x3_to_voigt_6_stress
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch_geometric.data import Batch, Data
@@ -24,6 +23,7 @@ from scikd.exceptions import InvalidInputError
 
 from ._half_list import FEW_ATOMS, HalfList, all_pairs, bonds, pairs_within
 from ._labels import LABELS, PER_ATOM, labels_of, molecules_of, require_keys, total_charge_of
+from .units import FROM_VOIGT, stress_from_virial
 
 __all__ = [
     "LARGEST_NUMBER",
@@ -143,8 +143,7 @@ class AtomicBatch:
         """Virial -dE/dε = -V·stress in eV, shape (n_structures, 3, 3), or None without stress."""
         if self.stress is None:
             return None
-        full = self.stress[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
-        return -self.volume[:, None, None] * full
+        return -self.volume[:, None, None] * self.stress[..., FROM_VOIGT]
 
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -300,7 +299,7 @@ def from_ase(
     for frame, labels in zip(frames, found, strict=True):
         virial = labels.pop("virial", None)
         if virial is not None and frame.cell.rank == 3:
-            labels["stress"] = full_3x3_to_voigt_6_stress(-virial / frame.cell.volume)
+            labels["stress"] = stress_from_virial(virial, frame.cell.volume)
     counts = np.array([len(frame) for frame in frames])
     arrays = {
         "positions": np.concatenate([frame.positions for frame in frames]),

@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.units import Bohr, Hartree
 
 from scikd._extras import require
 from scikd._progress import Progress
@@ -30,6 +29,7 @@ from ._chelpg import fit_charges, grid_around, potential_of
 from .frames import from_ase
 from .readers import write_frames
 from .teachers import CONVERGED, PROPERTIES, Structures, StructureTeacher
+from .units import BOHR, HARTREE, stress_from_virial
 
 __all__ = [
     "DFTTeacher",
@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 Failures = Literal["raise", "drop"]
+
+# Hartree; tblite's own, of CODATA 2018, which differs from ours by 6e-7: labels stay what they are.
+KELVIN = 3.166808578545117e-06
 
 
 class XTBTeacher(StructureTeacher):
@@ -96,11 +99,11 @@ class XTBTeacher(StructureTeacher):
     def _label(self, atoms: Atoms, charge: int) -> Mapping[str, np.ndarray | float]:
         interface = require("tblite.interface", extra="md", feature="Labelling by xTB")
         periodic = bool(atoms.pbc.all())
-        lattice = np.asarray(atoms.cell) / Bohr if periodic else None
+        lattice = np.asarray(atoms.cell) / BOHR if periodic else None
         calculator = interface.Calculator(
             self.method,
             atoms.numbers,
-            atoms.positions / Bohr,
+            atoms.positions / BOHR,
             charge=float(charge),
             lattice=lattice,
             periodic=atoms.pbc if periodic else None,
@@ -108,20 +111,20 @@ class XTBTeacher(StructureTeacher):
         calculator.set("verbosity", 0)
         calculator.set("accuracy", self.accuracy)
         calculator.set("max-iter", self.max_iterations)
-        calculator.set("temperature", self.electronic_temperature * 3.166808578545117e-06)
+        calculator.set("temperature", self.electronic_temperature * KELVIN)
         try:
             result = calculator.singlepoint()
         except interface.TBLiteRuntimeError as error:
             raise ArithmeticError(" ".join(str(error).split())) from error
         labels = {
-            "energy": float(result["energy"]) * Hartree,
-            "forces": -result["gradient"] * Hartree / Bohr,
+            "energy": float(result["energy"]) * HARTREE,
+            "forces": -result["gradient"] * HARTREE / BOHR,
             "charges": result["charges"],
-            "dipole": result["dipole"] * Bohr,
+            "dipole": result["dipole"] * BOHR,
         }
         if periodic:
-            stress = result["virial"] * Hartree / atoms.cell.volume
-            labels["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            # What tblite calls virial is dE/dε.
+            labels["stress"] = stress_from_virial(-result["virial"] * HARTREE, atoms.cell.volume)
         return {name: labels[name] for name in self.properties}
 
 
@@ -189,7 +192,7 @@ class DFTTeacher(StructureTeacher):
             atom=list(zip(atoms.symbols, atoms.positions, strict=True)),
             basis=self.basis,
             charge=charge,
-            unit=f"{Bohr}",  # ASE's Bohr, so that lengths convert as everywhere else
+            unit=f"{BOHR}",  # ASE's Bohr, so that lengths convert as everywhere else
             verbose=0,
         )
         field = dft.RKS(molecule, xc=self.xc)
@@ -201,23 +204,23 @@ class DFTTeacher(StructureTeacher):
         if not field.converged:
             message = f"no convergence in {self.max_iterations} iterations"
             raise ArithmeticError(message)
-        labels: dict[str, np.ndarray | float] = {"energy": float(energy) * Hartree}
+        labels: dict[str, np.ndarray | float] = {"energy": float(energy) * HARTREE}
         if "forces" in self.properties:
             gradients = field.nuc_grad_method()
             gradients.grid_response = True
-            labels["forces"] = -gradients.kernel() * Hartree / Bohr
+            labels["forces"] = -gradients.kernel() * HARTREE / BOHR
         if "charges" in self.properties:
             radii = _bondi_radii(atoms.numbers)
             points = grid_around(atoms.positions, radii)
             potential = potential_of(molecule, field.make_rdm1(), points)
             labels["charges"] = fit_charges(atoms.positions, points, potential, charge)
         if "dipole" in self.properties:
-            labels["dipole"] = field.dip_moment(unit="AU", verbose=0) * Bohr
+            labels["dipole"] = field.dip_moment(unit="AU", verbose=0) * BOHR
         return {name: labels[name] for name in self.properties}
 
 
 def _bondi_radii(numbers: np.ndarray) -> np.ndarray:
-    radii = require("pyscf.data.radii", extra="md", feature="DFT labels").VDW * Bohr
+    radii = require("pyscf.data.radii", extra="md", feature="DFT labels").VDW * BOHR
     return np.where(numbers == 1, 1.1, radii[numbers])
 
 

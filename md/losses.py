@@ -30,12 +30,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from ase.units import Debye, kcal, mol
 from torch import Tensor
 
 from scikd.exceptions import InvalidInputError, ScikdError
 
 from .frames import AtomicBatch
+from .units import DEBYE, KCAL_PER_MOL
 
 __all__ = [
     "DivergedError",
@@ -49,7 +49,6 @@ __all__ = [
 Preset = Literal["default", "published"]
 Offset = Literal["references", "batch"]
 
-KCAL_PER_MOL = kcal / mol
 TERMS = ("energy", "forces", "virial", "charges", "dipole", "qeq")
 
 # Energy and virial per atom in the default preset, in total in the published one. The published
@@ -68,7 +67,7 @@ PRESETS: dict[Preset, dict[str, float]] = {
         "forces": 0.3 / KCAL_PER_MOL**2,
         "virial": 0.01 / KCAL_PER_MOL**2,
         "charges": 10.0,
-        "dipole": 10.0 / Debye**2,
+        "dipole": 10.0 / DEBYE**2,
         "qeq": 300.0 / KCAL_PER_MOL**2,
     },
 }

@@ -24,6 +24,7 @@ from .electrostatics import Electrostatics
 from .frames import LARGEST_NUMBER, AtomicBatch
 from .neighbors import Neighbors, Pairs, find_neighbors
 from .repulsion import ZBL
+from .units import TO_VOIGT
 
 __all__ = ["Architecture", "ForceField", "ForceRule", "Sites"]
 
@@ -343,5 +344,4 @@ class ForceField(nn.Module):
             out["virial"] = -(by_near[1] + by_far[1])
             volume = torch.linalg.det(batch.cell).abs()
             volume = torch.where(batch.pbc.all(-1), volume, volume.new_tensor(np.nan))
-            voigt = out["virial"].reshape(-1, 9)[:, [0, 4, 8, 5, 2, 1]]
-            out["stress"] = -voigt / volume[:, None]
+            out["stress"] = -out["virial"][..., *TO_VOIGT] / volume[:, None]

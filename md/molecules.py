@@ -32,7 +32,6 @@ __all__ = [
 Basis = Literal["molar", "mass"]
 
 _SHAPES = Path(__file__).with_name("molecules.xyz")
-_AVOGADRO = 0.602214076  # 1e24/mol: g/mol over Å³ to g/cm³
 
 # Salts are made of ions, which are the species.
 SALTS: Mapping[str, Mapping[str, int]] = {"LiPF6": {"Li+": 1, "PF6-": 1}}

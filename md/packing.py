@@ -21,10 +21,10 @@ from scikd._extras import require
 from scikd.exceptions import InvalidInputError, MissingExtraError
 
 from .molecules import Mixture, get_species, parse_mixture
+from .units import GRAM_PER_CM3
 
 __all__ = ["draw_molecules", "pack_box", "pack_cluster", "pack_molecules"]
 
-_DENSITY = 1.66053906660  # g/cm³ of 1 u/Å³
 _ION_VOLUME = 20.0  # Å³, so that a cluster of lithium ions has a size
 _TOLERANCE = 2.0  # Å between atoms of different molecules
 _SECONDS = 600.0
@@ -74,7 +74,7 @@ def pack_box(
     counts = mixture.counts(n_molecules=n_molecules, n_atoms=n_atoms)
     molecules = draw_molecules(counts, np.random.default_rng(seed))
     mass = sum(float(molecule.get_masses().sum()) for molecule in molecules)
-    edge = (mass * _DENSITY / density) ** (1 / 3)
+    edge = (mass / (density * GRAM_PER_CM3)) ** (1 / 3)
     packed = pack_molecules(molecules, box=edge, seed=seed, tolerance=tolerance)
     packed.info["total_charge"] = 0
     return packed
@@ -131,7 +131,7 @@ def _total_charge(composition: Mapping[str, int]) -> int:
 def _liquid_volume(composition: Mapping[str, int]) -> float:
     """Return the volume in Å³ that the molecules would have in their liquids."""
     return sum(
-        count * max(get_species(name).molar_volume / 0.602214076, _ION_VOLUME)
+        count * max(get_species(name).molar_volume / GRAM_PER_CM3, _ION_VOLUME)
         for name, count in composition.items()
     )
 

@@ -7,15 +7,15 @@ bar where a user gives or sees them.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import units as ase_units
 
 from scikd.exceptions import InvalidInputError
 
-from . import _magnitudes
-from .frames import AtomicBatch
+if TYPE_CHECKING:
+    from .frames import AtomicBatch
 
 __all__ = [
     "ATM",
@@ -23,11 +23,14 @@ __all__ = [
     "BOHR",
     "COULOMB",
     "DEBYE",
+    "FROM_VOIGT",
     "FS",
+    "GRAM_PER_CM3",
     "HARTREE",
     "KB",
     "KCAL_PER_MOL",
     "KJ_PER_MOL",
+    "TO_VOIGT",
     "check_magnitudes",
     "convert",
     "stress_from_virial",
@@ -44,6 +47,12 @@ ATM = 1.01325 * BAR  # eV/Å³
 FS = float(ase_units.fs)  # ASE's unit of time, Å·sqrt(u/eV)
 KB = float(ase_units.kB)  # eV/K
 COULOMB = HARTREE * BOHR  # e²/(4π ε₀) = 14.3996 eV·Å
+GRAM_PER_CM3 = float(ase_units.mol) / 1e24  # u/Å³; and mol/cm³ in 1/Å³
+
+# Six numbers in the order xx, yy, zz, yz, xz, xy are ``tensor[..., *TO_VOIGT]``, and the symmetric
+# tensor is ``six[..., FROM_VOIGT]``, of arrays and of tensors of torch.
+TO_VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
+FROM_VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
 
 
 class _Unit(NamedTuple):
@@ -184,7 +193,8 @@ def stress_from_virial(virial: np.ndarray, volume: np.ndarray | float) -> np.nda
     """
     virial = np.asarray(virial, dtype=np.float64)
     full = -0.5 * (virial + virial.swapaxes(-1, -2)) / np.asarray(volume)[..., None, None]
-    return np.stack([full[..., i, j] for i, j in VOIGT], axis=-1)
+    six: np.ndarray = full[..., *TO_VOIGT]
+    return six
 
 
 def virial_from_stress(stress: np.ndarray, volume: np.ndarray | float) -> np.ndarray:
@@ -203,11 +213,7 @@ def virial_from_stress(stress: np.ndarray, volume: np.ndarray | float) -> np.nda
         In eV.
     """
     stress = np.asarray(stress, dtype=np.float64)
-    full = stress[..., [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
-    return -full * np.asarray(volume)[..., None, None]
-
-
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+    return -stress[..., FROM_VOIGT] * np.asarray(volume)[..., None, None]
 
 
 def check_magnitudes(batch: AtomicBatch) -> None:
@@ -232,11 +238,13 @@ def check_magnitudes(batch: AtomicBatch) -> None:
     InvalidInputError
         If something is off; the message says what was found and which unit would explain it.
     """
-    problems = _magnitudes.problems(batch)
-    if problems:
+    from ._magnitudes import problems  # noqa: PLC0415 - it needs frames, and frames need units
+
+    found = problems(batch)
+    if found:
         message = (
             "Expected labels in Å, eV, eV/Å and eV/Å³ (stress (1/V) dE/dε, ASE's sign):\n"
-            + "\n".join(problems)
+            + "\n".join(found)
             + "\nName the units of the file (units=), or convert the values."
         )
         raise InvalidInputError(message)

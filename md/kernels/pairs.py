@@ -28,6 +28,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.md.dispersion import D3CSO
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.repulsion import ZBL
+from scikd.md.units import FROM_VOIGT
 
 __all__ = ["Contributions", "PairTables"]
 
@@ -388,7 +389,7 @@ class PairTables:
         run = map if pool is None else pool.map
         list(run(lambda piece: _add_pairs(*piece[:2], *shared, *piece[2:]), pieces))
         total = sums.sum(axis=0)
-        virial = virials.sum(axis=0)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+        virial = virials.sum(axis=0)[..., FROM_VOIGT]
         counts = np.bincount(kinds, minlength=len(self.elements))
         tail = (self._tail @ counts)[kinds] / volume
         np.einsum("aa->a", virial)[:] += tail.sum()  # inversely proportional to the volume

@@ -24,6 +24,7 @@ from scipy import fft
 from scikd.exceptions import InvalidInputError
 from scikd.md._ewald import ORDER, mesh_shape, spline_response
 from scikd.md.electrostatics import Electrostatics
+from scikd.md.units import FROM_VOIGT
 
 from .pairs import Contributions
 
@@ -251,7 +252,7 @@ class ParticleMesh:
         g, total = self.splitting, charges.sum()
         background = math.pi * total / (g * g * self._volume)
         potentials -= 2 * g / math.sqrt(math.pi) * charges + background
-        virial = totals[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+        virial = totals[..., FROM_VOIGT]
         np.einsum("aa->a", virial)[:] -= 0.5 * total * background
         return Contributions(
             energies=0.5 * self.constant * charges * potentials,

@@ -26,7 +26,7 @@ from scipy.stats import chi2, gamma, kstest
 
 from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
 from scikd.md import _run, dynamics
-from scikd.md._integrators import BAR, degrees_of_freedom, density_of, temperature_of
+from scikd.md._integrators import degrees_of_freedom, density_of, temperature_of
 from scikd.md._start import load_or_pack, move_mass_to_hydrogen
 from scikd.md._trajectory import COLUMNS, Recorder
 from scikd.md.calculators import ForceFieldCalculator
@@ -34,6 +34,7 @@ from scikd.md.dynamics import DynamicsError, DynamicsOptions, run_dynamics
 from scikd.md.dynamics_report import block_average, energy_drift, plot_dynamics, read_log
 from scikd.md.molecules import parse_mixture
 from scikd.md.repulsion import ZBL
+from scikd.md.units import BAR
 from tests.reference.md_lennard_jones import LennardJones
 from tests.reference.md_models import force_field, structure
 

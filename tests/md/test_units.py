@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.stress import full_3x3_to_voigt_6_stress
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +64,13 @@ def test_constants_are_consistent():
     assert pytest.approx(1.01325, rel=1e-12) == units.ATM / units.BAR
     assert pytest.approx(8.617333e-5, rel=1e-6) == units.KB
     assert pytest.approx(convert(1, "kJ/mol", "eV")) == units.KJ_PER_MOL
+    assert pytest.approx(convert(1, "g/cm³", "u/Å³"), rel=1e-8) == units.GRAM_PER_CM3
+    assert pytest.approx(convert(1, "mol/cm³", "1/Å³"), rel=1e-8) == units.GRAM_PER_CM3
+
+
+def test_units_need_no_torch():
+    code = "import sys, scikd.md.units; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 NAMES = st.sampled_from(["eV/Å", "Ha/bohr", "kcal/mol/Å", "kJ mol^-1 nm^-1", "Ry/a0", "meV/pm"])
@@ -89,6 +99,14 @@ def test_what_measures_something_else_is_refused():
         convert(1.0, "eV", "eV/Å")
     with pytest.raises(InvalidInputError, match="units of one quantity"):
         convert(1.0, "D", "e")
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_six_numbers_are_in_ases_order(kind):
+    tensor = kind([[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]])
+    six = full_3x3_to_voigt_6_stress(np.asarray(tensor)).tolist()
+    assert tensor[..., *units.TO_VOIGT].tolist() == six
+    assert kind(six)[..., units.FROM_VOIGT].tolist() == tensor.tolist()
 
 
 @given(st.integers(0, 2**32 - 1))
