@@ -18,6 +18,8 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from ._ragged import starts_of
+
 __all__ = [
     "ORDER",
     "ewald_potentials",
@@ -87,9 +89,7 @@ def ewald_potentials(
     weights = 8 * math.pi / volume[:, None] * weights  # twice 4 pi: half of the vectors
 
     counts = torch.bincount(batch, minlength=len(cell))
-    place = (
-        torch.arange(len(batch), device=batch.device) - (torch.cumsum(counts, 0) - counts)[batch]
-    )
+    place = torch.arange(len(batch), device=batch.device) - starts_of(counts)[batch]
     dense = positions.new_zeros(len(cell), int(counts.max()), 3)
     dense = dense.index_put((batch, place), positions)
     q = charges.new_zeros(dense.shape[:2]).index_put((batch, place), charges)

@@ -39,7 +39,7 @@ def _h5py() -> Any:
 
 def hdf5_bytes(batch: AtomicBatch, level: str) -> bytes:
     """Return the content of a file."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in batch.tensors().items()}
+    arrays = batch.arrays()
     del arrays["batch"]
     arrays["n_atoms"] = batch.counts.cpu().numpy()
     buffer = io.BytesIO()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
 from ase.formula import Formula
 from scipy.sparse import coo_array
@@ -123,22 +124,18 @@ def _sample(batch: AtomicBatch) -> list[_Structure]:
         return []
     places = np.linspace(0, len(several) - 1, min(len(several), MOST_STRUCTURES))
     batch = select(batch, several[places.astype(int)])
-    values = {name: tensor.detach().cpu().numpy() for name, tensor in batch.tensors().items()}
-    ends = np.cumsum(batch.counts.cpu().numpy())
     structures = []
-    for k, end in enumerate(ends):
-        rows = slice(ends[k - 1] if k else 0, end)
-        forces = values["forces"][rows].astype(float) if "forces" in values else None
-        stress = values["stress"][k].astype(float) if "stress" in values else None
+    for one in batch.to(dtype=torch.float64).structures():
+        whole = {n: one[n] for n in ("forces", "stress") if n in one and not np.isnan(one[n]).any()}
         structures.append(
             _Structure(
-                values["positions"][rows].astype(float),
-                values["numbers"][rows],
-                values["cell"][k].astype(float),
-                values["pbc"][k],
-                float(values["energy"][k]) if "energy" in values else np.nan,
-                None if forces is None or np.isnan(forces).any() else forces,
-                None if stress is None or np.isnan(stress).any() else stress,
+                one["positions"],
+                one["numbers"],
+                one["cell"],
+                one["pbc"],
+                float(one.get("energy", np.nan)),
+                whole.get("forces"),
+                whole.get("stress"),
             )
         )
     return structures

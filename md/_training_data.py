@@ -13,6 +13,7 @@ import torch
 from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError
 
+from ._ragged import take_rows
 from .frames import AtomicBatch, collate, from_ase, select
 from .neighbors import Neighbors, Pairs
 
@@ -80,8 +81,7 @@ class FrameSet:
         """Return a batch of these structures, in this order, and its pairs."""
         chosen = torch.as_tensor(indices, device=self.batch.positions.device)
         batch = select(self.batch, chosen)
-        counts = batch.counts
-        first = counts.cumsum(0) - counts
+        first = batch.first_atoms
         return batch, Neighbors(self._near.take(chosen, first), self._far.take(chosen, first))
 
 
@@ -96,15 +96,13 @@ class _PairStore:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        counts = batch.counts
-        first = counts.cumsum(0) - counts
+        first = batch.first_atoms
         index, sizes = [], []
         for part, chunk in zip(parts, chunks, strict=True):
             begin = first[chunk] - first[chunk[0]]
             index.append((part.index - begin[part.structure]).to(torch.int32))
             sizes.append(torch.bincount(part.structure, minlength=len(chunk)))
         self.sizes = torch.cat(sizes).to(device)
-        self.starts = self.sizes.cumsum(0) - self.sizes
         self.index = torch.cat(index, dim=1).to(device)
         shifts = torch.cat([part.shifts for part in parts])
         # In free space all shifts are zero, and none is kept.
@@ -116,18 +114,12 @@ class _PairStore:
         return [self.index, *([] if self.shifts is None else [self.shifts])]
 
     def take(self, chosen: torch.Tensor, first_atoms: torch.Tensor) -> Pairs:
-        sizes = self.sizes[chosen]
-        ends = sizes.cumsum(0)
-        numbers = torch.arange(len(chosen), device=chosen.device)
-        structure = torch.repeat_interleave(numbers, sizes)
-        # Pair k of a chosen structure stands k places after the structure's first pair.
-        places = torch.arange(len(structure), device=chosen.device)
-        places += (self.starts[chosen] - ends + sizes)[structure]
-        index = self.index[:, places] + first_atoms[structure]
+        rows, structure = take_rows(self.sizes, chosen)
+        index = self.index[:, rows] + first_atoms[structure]
         if self.shifts is None:
-            shifts = torch.zeros(len(places), 3, dtype=self.dtype, device=chosen.device)
+            shifts = torch.zeros(len(rows), 3, dtype=self.dtype, device=chosen.device)
         else:
-            shifts = self.shifts[places]
+            shifts = self.shifts[rows]
         return Pairs(index, shifts, structure)
 
 

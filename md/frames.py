@@ -6,7 +6,7 @@ xy): it is positive under tension.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from scikd.exceptions import InvalidInputError
 
 from ._half_list import FEW_ATOMS, HalfList, all_pairs, bonds, pairs_within
 from ._labels import LABELS, PER_ATOM, labels_of, molecules_of, require_keys, total_charge_of
+from ._ragged import starts_of, take_rows
 from .units import FROM_VOIGT, stress_from_virial
 
 __all__ = [
@@ -134,6 +135,11 @@ class AtomicBatch:
         return torch.bincount(self.batch, minlength=self.n_structures)
 
     @property
+    def first_atoms(self) -> torch.Tensor:
+        """Number of each structure's first atom, shape (n_structures,), int64."""
+        return starts_of(self.counts)
+
+    @property
     def volume(self) -> torch.Tensor:
         """Volume of each cell in Å³, shape (n_structures,); zero where there is no cell."""
         return torch.linalg.det(self.cell).abs()
@@ -159,6 +165,20 @@ class AtomicBatch:
         """Return the tensors that are there, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
+
+    def arrays(self, *names: str) -> dict[str, np.ndarray]:
+        """Return the tensors that are there, or those of these names, as NumPy arrays."""
+        there = self.tensors()
+        return {name: there[name].detach().cpu().numpy() for name in names or there}
+
+    def structures(self, *names: str) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the arrays of each structure, all but ``batch`` or those of these names."""
+        arrays = self.arrays(*names)
+        arrays.pop("batch", None)
+        starts, counts = self.first_atoms.tolist(), self.counts.tolist()
+        for number, (start, count) in enumerate(zip(starts, counts, strict=True)):
+            rows = slice(start, start + count)
+            yield {n: v[rows] if n in PER_ATOM else v[number] for n, v in arrays.items()}
 
 
 class _Joined(Data):
@@ -227,12 +247,7 @@ def select(batch: AtomicBatch, indices: Sequence[int] | torch.Tensor | np.ndarra
         message = f"Expected numbers of structures from 0 to {n - 1}; got {chosen.tolist()}."
         raise InvalidInputError(message)
     chosen = torch.where(chosen < 0, chosen + n, chosen)
-    counts = batch.counts
-    sizes = counts[chosen]
-    structure = torch.repeat_interleave(torch.arange(len(chosen), device=device), sizes)
-    # Atom k of a chosen structure stands k places after the structure's first atom.
-    first, start = counts.cumsum(0) - counts, sizes.cumsum(0) - sizes
-    atoms = torch.arange(len(structure), device=device) + (first[chosen] - start)[structure]
+    atoms, structure = take_rows(batch.counts, chosen)
     taken = {
         name: value[atoms if name in PER_ATOM else chosen]
         for name, value in batch.tensors().items()
@@ -333,18 +348,14 @@ def to_ase(batch: AtomicBatch) -> list[Atoms]:
     Labels go into a ``SinglePointCalculator``, molecules into ``arrays["molecules"]`` where known,
     the total charge into ``info["total_charge"]``.
     """
-    values = {name: tensor.detach().cpu().numpy() for name, tensor in batch.tensors().items()}
-    ends = np.cumsum(batch.counts.cpu().numpy())
     frames = []
-    for k, end in enumerate(ends):
-        rows = slice(ends[k - 1] if k else 0, end)
-        one = {n: v[rows] if n in PER_ATOM else v[k] for n, v in values.items() if n != "batch"}
+    for one in batch.structures():
         atoms = Atoms(one["numbers"], one["positions"], cell=one["cell"], pbc=one["pbc"])
         atoms.info["total_charge"] = float(one["total_charge"])
         if (one["molecules"] >= 0).any():
             atoms.set_array("molecules", one["molecules"])
-        labels = {name: one[name] for name in LABELS if name in one}
-        labels = {n: v.astype(float) for n, v in labels.items() if not np.isnan(v).any()}
+        known = (name for name in LABELS if name in one and not np.isnan(one[name]).any())
+        labels: dict[str, Any] = {name: one[name].astype(float) for name in known}
         if "energy" in labels:
             labels["energy"] = float(labels["energy"])
         if labels:
@@ -369,23 +380,14 @@ def check_geometry(batch: AtomicBatch, *, smallest_distance: float = SMALLEST_DI
         If a structure is empty, or has positions that are not finite, elements outside 1 to 86, a
         cell that is singular although it is periodic, or atoms that overlap.
     """
-    values = {name: tensor.detach().cpu().numpy() for name, tensor in batch.tensors().items()}
-    ends = np.cumsum(batch.counts.cpu().numpy())
     problems = []
-    for k, end in enumerate(ends):
-        rows = slice(ends[k - 1] if k else 0, end)
-        problem = _problem(
-            values["positions"][rows],
-            values["numbers"][rows],
-            values["cell"][k],
-            values["pbc"][k],
-            smallest_distance,
-        )
+    for k, one in enumerate(batch.structures("positions", "numbers", "cell", "pbc")):
+        problem = _problem(**one, smallest=smallest_distance)
         if problem:
             problems.append(f"structure {k}: {problem}")
     if problems:
         shown = "\n".join(problems[:MOST_SHOWN])
-        message = f"{len(problems)} of {len(ends)} structures cannot be used:\n{shown}"
+        message = f"{len(problems)} of {batch.n_structures} structures cannot be used:\n{shown}"
         raise InvalidInputError(message)
 
 

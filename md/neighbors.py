@@ -15,6 +15,7 @@ import torch
 from scikd.exceptions import InvalidInputError
 
 from ._half_list import FEW_ATOMS, HalfList, all_pairs, complete_box, pairs_within, require_finite
+from ._ragged import starts_of
 from .frames import AtomicBatch
 
 __all__ = ["Neighbors", "Pairs", "VerletList", "collate_neighbors", "find_neighbors"]
@@ -124,6 +125,7 @@ def _near_and_far(
     if pbc.any():
         close, distant = pairs_within(positions, cell, pbc, near, far)
         return close, distant
+    positions = np.asarray(positions, dtype=np.float64)
     require_finite(positions)
     every = all_pairs(len(positions))
     if len(positions) <= FEW_ATOMS:
@@ -150,23 +152,19 @@ def find_neighbors(batch: AtomicBatch, near_cutoff: float, far_cutoff: float) ->
         If a cutoff is not a positive number.
     """
     _check_cutoffs(near_cutoff=near_cutoff, far_cutoff=far_cutoff)
-    positions = batch.positions.detach().to("cpu", torch.float64).numpy()
-    cells = batch.cell.detach().to("cpu", torch.float64).numpy()
-    pbc = batch.pbc.cpu().numpy()
-    ends = np.cumsum(batch.counts.cpu().numpy())
-    starts = np.concatenate([[0], ends[:-1]])
     found = [
-        _near_and_far(positions[start:end], cells[k], pbc[k], near_cutoff, far_cutoff)
-        for k, (start, end) in enumerate(zip(starts, ends, strict=True))
+        _near_and_far(**one, near=near_cutoff, far=far_cutoff)
+        for one in batch.structures("positions", "cell", "pbc")
     ]
+    starts = batch.first_atoms.cpu().numpy()
     near, far = ([pair[part] for pair in found] for part in (0, 1))
     like = batch.cell.detach()
     return Neighbors(_as_pairs(near, starts, like), _as_pairs(far, starts, like))
 
 
-def _join(parts: Sequence[Pairs], first_atoms: np.ndarray) -> Pairs:
+def _join(parts: Sequence[Pairs], first_atoms: list[int]) -> Pairs:
     return Pairs(
-        torch.cat([p.index + int(first) for p, first in zip(parts, first_atoms, strict=True)], 1),
+        torch.cat([p.index + first for p, first in zip(parts, first_atoms, strict=True)], 1),
         torch.cat([p.shifts for p in parts]),
         torch.cat([p.structure + k for k, p in enumerate(parts)]),
     )
@@ -184,7 +182,7 @@ def collate_neighbors(
     counts : sequence of int
         How many atoms each structure has.
     """
-    first_atoms = np.cumsum([0, *(int(count) for count in counts)])[:-1]
+    first_atoms = starts_of(torch.as_tensor(counts)).tolist()
     return Neighbors(
         _join([part.near for part in parts], first_atoms),
         _join([part.far for part in parts], first_atoms),

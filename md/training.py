@@ -393,8 +393,8 @@ def _settings(
         plain.pop("epochs")  # a training may be prolonged, where that changes nothing before
     digest = hashlib.sha256()
     for batch in structures:
-        for name, tensor in sorted(batch.tensors().items()):
-            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        for name, array in sorted(batch.arrays().items()):
+            digest.update(name.encode() + array.tobytes())
     return {"options": plain, "model": describe(force_field), "structures": digest.hexdigest()}
 
 
