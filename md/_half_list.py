@@ -13,6 +13,8 @@ import numpy as np
 import vesin
 from ase.data import covalent_radii
 from ase.geometry import complete_cell
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from scikd.exceptions import InvalidInputError
 
@@ -21,9 +23,11 @@ __all__ = [
     "HalfList",
     "all_pairs",
     "bonds",
+    "centres_of",
     "complete_box",
     "pairs_within",
     "require_finite",
+    "unfold",
 ]
 
 FEW_ATOMS = 300  # of which all pairs cost no more than a search
@@ -155,3 +159,44 @@ def bonds(
     settled = (~hydrogen[i] | (ratios <= nearest[i])) & (~hydrogen[j] | (ratios <= nearest[j]))
     reach = np.where(hydrogen[i] | hydrogen[j], HYDROGEN_FACTOR, BOND_FACTOR)
     return pairs.only(np.flatnonzero((ratios < reach) & settled))
+
+
+def unfold(bonded: HalfList, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Put bonded atoms beside each other, where a periodic boundary cuts their molecule.
+
+    Parameters
+    ----------
+    bonded : HalfList
+        The bonds.
+    positions : numpy.ndarray of shape (n_atoms, 3)
+        In Å.
+
+    Returns
+    -------
+    positions : numpy.ndarray of shape (n_atoms, 3)
+        In Å; the first atom of each molecule is where it was.
+    molecules : numpy.ndarray of shape (n_atoms,)
+        The molecule of each atom, counted from 0 in the order of first atoms.
+    """
+    steps = {}
+    for i, j, step in zip(bonded.i, bonded.j, bonded.vectors(positions), strict=True):
+        steps[i, j], steps[j, i] = step, -step
+    n = len(positions)
+    graph = coo_array((np.ones(len(bonded)), (bonded.i, bonded.j)), shape=(n, n)).tocsr()
+    placed, molecules, count = positions.copy(), np.full(n, -1), 0
+    for first in range(n):
+        if molecules[first] < 0:
+            order, before = breadth_first_order(graph, first, directed=False)
+            for atom in order[1:]:
+                placed[atom] = placed[before[atom]] + steps[before[atom], atom]
+            molecules[order] = count
+            count += 1
+    return placed, molecules
+
+
+def centres_of(positions: np.ndarray, molecules: np.ndarray) -> np.ndarray:
+    """Return the mean position of each molecule's atoms; molecules are counted from 0."""
+    sums = np.zeros((molecules.max() + 1, 3))
+    np.add.at(sums, molecules, positions)
+    centres: np.ndarray = sums / np.bincount(molecules)[:, None]
+    return centres

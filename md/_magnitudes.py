@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from ase.formula import Formula
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order
 
-from ._half_list import HalfList, bonds, pairs_within
+from ._half_list import HalfList, bonds, centres_of, pairs_within, unfold
 from .frames import AtomicBatch, select
 from .units import FROM_VOIGT, HARTREE, convert
 
@@ -99,22 +97,9 @@ class _Structure:
     def molecular_virial(self, forces: np.ndarray) -> np.ndarray:
         """Return Σ r ⊗ F, r being taken along bonds from the centre of each molecule."""
         bonded = bonds(self.numbers, self.positions, self.cell, self.pbc)
-        n, steps = len(self.numbers), bonded.vectors(self.positions)
-        links = {}
-        for i, j, step in zip(bonded.i.tolist(), bonded.j.tolist(), steps, strict=True):
-            links[i, j], links[j, i] = step, -step
-        ones = (np.ones(len(bonded)), (bonded.i, bonded.j))
-        graph = coo_array(ones, shape=(n, n)).tocsr()
-        places, seen = np.zeros((n, 3)), np.zeros(n, dtype=bool)
-        for first in range(n):
-            if not seen[first]:
-                order, before = breadth_first_order(graph, first, directed=False)
-                seen[order] = True
-                for atom in order[1:].tolist():
-                    previous = int(before[atom])
-                    places[atom] = places[previous] + links[previous, atom]
-                # Forces on a molecule do not sum to zero, so the origin matters: its centre.
-                places[order] -= places[order].mean(axis=0)
+        places, molecules = unfold(bonded, self.positions)
+        # Forces on a molecule do not sum to zero, so the origin matters: its centre.
+        places -= centres_of(places, molecules)[molecules]
         return places.T @ forces
 
 

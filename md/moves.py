@@ -10,12 +10,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.geometry import find_mic
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import HalfList, bonds, pairs_within
+from ._half_list import HalfList, bonds, centres_of, pairs_within, unfold
 
 __all__ = [
     "CONTACT",
@@ -80,31 +78,10 @@ def make_whole(atoms: Atoms) -> Atoms:
     ase.Atoms
         The first atom of each molecule is where it was.
     """
-    joined, bonded, n = atoms.copy(), find_bonds(atoms), len(atoms)
-    if not atoms.pbc.any():
-        return joined
-    ends = zip(bonded.i.tolist(), bonded.j.tolist(), strict=True)
-    step = dict(zip(ends, bonded.vectors(atoms.positions), strict=True))
-    graph = coo_array((np.ones(len(bonded)), (bonded.i, bonded.j)), shape=(n, n)).tocsr()
-    placed = np.zeros(n, dtype=bool)
-    for start in range(n):
-        if placed[start]:
-            continue
-        order, before = breadth_first_order(graph, start, directed=False)
-        placed[order] = True
-        for atom in order[1:]:
-            previous = int(before[atom])
-            forward = step.get((previous, int(atom)))
-            vector = -step[int(atom), previous] if forward is None else forward
-            joined.positions[atom] = joined.positions[previous] + vector
+    joined, bonded = atoms.copy(), find_bonds(atoms)
+    if atoms.pbc.any():
+        joined.positions, _ = unfold(bonded, atoms.positions)
     return joined
-
-
-def _centres(positions: np.ndarray, molecules: np.ndarray) -> np.ndarray:
-    sums = np.zeros((molecules.max() + 1, 3))
-    np.add.at(sums, molecules, positions)
-    centres: np.ndarray = sums / np.bincount(molecules)[:, None]
-    return centres
 
 
 def scale_molecules(atoms: Atoms, factor: float) -> Atoms:
@@ -123,7 +100,7 @@ def scale_molecules(atoms: Atoms, factor: float) -> Atoms:
         A copy.
     """
     molecules, scaled = _molecules(atoms), make_whole(atoms)
-    centres = _centres(scaled.positions, molecules)
+    centres = centres_of(scaled.positions, molecules)
     origin = np.zeros(3) if atoms.pbc.any() else centres.mean(axis=0)
     scaled.positions += ((factor - 1.0) * (centres - origin))[molecules]
     scaled.set_cell(atoms.cell * factor)
@@ -156,7 +133,7 @@ def cut_cluster(atoms: Atoms, n_molecules: int, *, centre: int) -> Atoms:
         raise InvalidInputError(message)
     positions = joined.positions
     if atoms.pbc.any():
-        centres = _centres(positions, molecules)
+        centres = centres_of(positions, molecules)
         steps = centres - centres[centre]
         positions = positions + (find_mic(steps, atoms.cell, atoms.pbc)[0] - steps)[molecules]
     own = positions[molecules == centre]

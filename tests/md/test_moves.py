@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scikd.exceptions import InvalidInputError
+from scikd.md._half_list import centres_of, unfold
+from scikd.md.frames import find_molecules
 from scikd.md.molecules import get_species
 from scikd.md.moves import (
     CONTACT,
@@ -55,6 +57,20 @@ def test_molecules_are_made_whole():
     np.testing.assert_allclose(np.concatenate(internal(joined)), np.concatenate(internal(box)))
     shifts = (joined.positions - wrapped.positions) / 13.0
     np.testing.assert_allclose(shifts, np.round(shifts), atol=1e-12)
+
+
+def test_unfolded_molecules_are_numbered_by_their_first_atoms():
+    _, wrapped = lattice()
+    order = np.random.default_rng(1).permutation(len(wrapped))  # no molecule in one piece
+    mixed = wrapped[order]
+    placed, molecules = unfold(find_bonds(mixed), mixed.positions)
+    assert molecules.tolist() == find_molecules(mixed).tolist()
+    first = [molecules.tolist().index(k) for k in range(8)]
+    assert np.array_equal(placed[first], mixed.positions[first])
+    centres = centres_of(placed, molecules)
+    for k, centre in enumerate(centres):
+        np.testing.assert_allclose(placed[molecules == k].mean(axis=0), centre)
+        assert np.linalg.norm(placed[molecules == k] - centre, axis=1).max() < 3.5
 
 
 @given(st.floats(0.8, 1.5))
