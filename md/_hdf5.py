@@ -101,8 +101,9 @@ def _batch_of(arrays: dict[str, np.ndarray], units: dict[str, str], path: Path) 
             f"{wrong}."
         )
         raise CorruptFileError(message)
-    names = {*ALWAYS, *LABELS} & set(arrays)
+    names = {*ALWAYS, *LABELS, "group"} & set(arrays)
+    values = {name: torch.from_numpy(arrays[name]) for name in names}
+    if "group" in values:
+        values["group"] = values["group"].to(torch.int64)  # others may have saved some space
     batch = np.repeat(np.arange(len(counts)), counts)
-    return AtomicBatch(
-        batch=torch.from_numpy(batch), **{name: torch.from_numpy(arrays[name]) for name in names}
-    )
+    return AtomicBatch(batch=torch.from_numpy(batch), **values)

@@ -1,7 +1,8 @@
-"""Labels of `ase.Atoms`: where they are looked for, and which shapes they have."""
+"""What `ase.Atoms` say of themselves: labels, total charge, molecules, group."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,15 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from scikd.exceptions import InvalidInputError
 
-__all__ = ["LABELS", "PER_ATOM", "labels_of", "molecules_of", "require_keys", "total_charge_of"]
+__all__ = [
+    "LABELS",
+    "PER_ATOM",
+    "group_of",
+    "labels_of",
+    "molecules_of",
+    "require_keys",
+    "total_charge_of",
+]
 
 PER_ATOM = ("positions", "numbers", "molecules", "forces", "charges")
 LABELS = {"energy": (), "forces": (3,), "stress": (6,), "charges": (), "dipole": (3,)}
@@ -122,3 +131,21 @@ def molecules_of(atoms: Atoms, key: str | None) -> np.ndarray:
         if name in atoms.arrays:
             return np.asarray(atoms.arrays[name], dtype=np.int64)
     return np.full(len(atoms), -1)
+
+
+def group_of(atoms: Atoms, key: str | None) -> int:
+    """Return the number of a structure's group, -1 where nothing is said of it."""
+    given = atoms.info.get(key or "group", -1)
+    if isinstance(given, np.generic | np.ndarray) and given.size == 1:
+        given = given.item()
+    if isinstance(given, str):
+        # The same text is the same number in every file.
+        return int.from_bytes(hashlib.blake2b(given.encode(), digest_size=7).digest(), "big")
+    if isinstance(given, bool) or not isinstance(given, int) or given < -1:
+        message = (
+            f"Expected info[{key or 'group'!r}], which structures of one trajectory share, as text "
+            f"or a whole number from 0; got {given!r}. Give it another name if it is something "
+            "else."
+        )
+        raise InvalidInputError(message)
+    return given

@@ -17,7 +17,7 @@ from ._ragged import take_rows
 from .frames import AtomicBatch, collate, from_ase, select
 from .neighbors import Neighbors, Pairs
 
-__all__ = ["FrameSet", "as_batch", "plan_batches", "split"]
+__all__ = ["FrameSet", "as_batch", "groups_of", "plan_batches", "split"]
 
 AT_ONCE = 64  # structures in one search for pairs, and between two steps of its progress bar
 SHUFFLE, SPLIT = 1, 2  # streams of random numbers of one seed
@@ -146,11 +146,43 @@ def as_batch(source: Any) -> AtomicBatch:
     return collate([as_batch(item) for item in items])
 
 
-def split(n_structures: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the structures to train on, and of a random part held out."""
-    held_out = min(max(round(fraction * n_structures), 1), n_structures - 1)
-    order = np.random.default_rng([seed, SPLIT]).permutation(n_structures)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+def groups_of(batch: AtomicBatch) -> np.ndarray:
+    """Return the group of each structure; one whose group is not known is a group of its own."""
+    own = np.arange(batch.n_structures) - batch.n_structures
+    if batch.group is None:
+        return own
+    group = batch.group.cpu().numpy()
+    return np.where(group < 0, own, group)
+
+
+def split(groups: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out a random part of the groups, at least one and not all.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (n_structures,)
+        The group of each structure; at least two different ones.
+    fraction : float
+        Of the structures that are to be held out. Groups are taken in random order as long as they
+        fit in; if none does, the smallest one is.
+    seed : int
+        Of that order.
+
+    Returns
+    -------
+    rest, held_out : ndarray of shape (n,)
+        Numbers of structures, ascending.
+    """
+    _, which, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    room = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
+    order = np.random.default_rng([seed, SPLIT]).permutation(len(sizes))
+    chosen = []
+    for group in order:
+        if sizes[group] <= room:
+            chosen.append(group)
+            room -= sizes[group]
+    held_out = np.isin(which, chosen or order[[sizes[order].argmin()]])
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def plan_batches(

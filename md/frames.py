@@ -22,7 +22,15 @@ from torch_geometric.data import Batch, Data
 from scikd.exceptions import InvalidInputError
 
 from ._half_list import FEW_ATOMS, HalfList, all_pairs, bonds, pairs_within
-from ._labels import LABELS, PER_ATOM, labels_of, molecules_of, require_keys, total_charge_of
+from ._labels import (
+    LABELS,
+    PER_ATOM,
+    group_of,
+    labels_of,
+    molecules_of,
+    require_keys,
+    total_charge_of,
+)
 from ._ragged import starts_of, take_rows
 from .units import FROM_VOIGT, stress_from_virial
 
@@ -76,6 +84,9 @@ class AtomicBatch:
         In e.
     dipole : torch.Tensor of shape (n_structures, 3) or None
         In e·Å.
+    group : torch.Tensor of shape (n_structures,) or None
+        Number of what a structure comes from, int64; -1 if unknown. Structures that are alike, as
+        frames of one trajectory or scan are, share it, and `fit` holds them out together.
     """
 
     positions: torch.Tensor
@@ -90,6 +101,7 @@ class AtomicBatch:
     stress: torch.Tensor | None = None
     charges: torch.Tensor | None = None
     dipole: torch.Tensor | None = None
+    group: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         n, b = len(self.numbers), len(self.cell)
@@ -100,6 +112,7 @@ class AtomicBatch:
             "pbc": (b, 3),
             "molecules": (n,),
             "total_charge": (b,),
+            "group": (b,),
         }
         for name, shape in LABELS.items():
             expected[name] = (n if name in PER_ATOM else b, *shape)
@@ -194,7 +207,8 @@ class _Joined(Data):
 def collate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
     """Join batches into one, through torch_geometric's ``Batch``.
 
-    A label that only some of them have becomes NaN for the others.
+    A label that only some of them have becomes NaN for the others, and a group -1. Groups of the
+    same number are one group.
 
     Parameters
     ----------
@@ -212,12 +226,15 @@ def collate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
     if len(batches) == 1:
         return batches[0]
     labels = {name for name in LABELS if any(getattr(b, name) is not None for b in batches)}
+    grouped = any(batch.group is not None for batch in batches)
     parts = []
     for batch in batches:
         tensors = batch.tensors()
         for name in labels - set(tensors):
             rows = batch.n_atoms if name in PER_ATOM else batch.n_structures
             tensors[name] = batch.positions.new_full((rows, *LABELS[name]), torch.nan)
+        if grouped and batch.group is None:
+            tensors["group"] = batch.batch.new_full((batch.n_structures,), -1)
         tensors["structure"] = tensors.pop("batch")
         parts.append(_Joined.from_dict(tensors))
     joined = Batch.from_data_list(parts)
@@ -267,6 +284,7 @@ def from_ase(
     dipole_key: str | None = None,
     total_charge_key: str | None = None,
     molecules_key: str | None = None,
+    group_key: str | None = None,
     dtype: torch.dtype = torch.float64,
     check: bool = True,
 ) -> AtomicBatch:
@@ -276,7 +294,8 @@ def from_ase(
     ``atoms.info`` and ``atoms.arrays``, under their own names or those given here. Without a
     stress, one is made of a virial, where there is a cell: ``stress = -virial / volume``. The total
     charge is ``info["total_charge"]``, or ``info["charge"]``, or the sum of ASE's initial charges.
-    Molecules are ``arrays["molecules"]``, or ``arrays["molID"]``.
+    Molecules are ``arrays["molecules"]``, or ``arrays["molID"]``. The group is ``info["group"]``, a
+    whole number from 0, or text, which is turned into a number, the same one every time.
 
     Parameters
     ----------
@@ -284,8 +303,8 @@ def from_ase(
         The structures, labels in eV, eV/Å, eV/Å³, e and e·Å.
     energy_key, forces_key, stress_key, virial_key, charges_key, dipole_key : str, optional
         Names of labels in ``info``, ``arrays`` or the results, where they are not the usual ones.
-    total_charge_key, molecules_key : str, optional
-        As above, of the total charge and of the molecules' numbers.
+    total_charge_key, molecules_key, group_key : str, optional
+        As above, of the total charge, of the molecules' numbers and of the group.
     dtype : torch.dtype, default=torch.float64
         Of everything that is not a whole number.
     check : bool, default=True
@@ -309,25 +328,21 @@ def from_ase(
         "charges": charges_key,
         "dipole": dipole_key,
     }
-    require_keys(frames, keys | {"total_charge": total_charge_key, "molecules": molecules_key})
+    others = {"total_charge": total_charge_key, "molecules": molecules_key, "group": group_key}
+    require_keys(frames, keys | others)
     found = [labels_of(frame, keys, f"structure {k}") for k, frame in enumerate(frames)]
     for frame, labels in zip(frames, found, strict=True):
         virial = labels.pop("virial", None)
         if virial is not None and frame.cell.rank == 3:
             labels["stress"] = stress_from_virial(virial, frame.cell.volume)
     counts = np.array([len(frame) for frame in frames])
+    groups = torch.tensor([group_of(frame, group_key) for frame in frames])
     arrays = {
         "positions": np.concatenate([frame.positions for frame in frames]),
         "cell": np.stack([frame.cell[:] for frame in frames]),
         "total_charge": np.array([total_charge_of(frame, total_charge_key) for frame in frames]),
     }
-    for name in {name for labels in found for name in labels}:
-        rows = [(n, *LABELS[name]) if name in PER_ATOM else LABELS[name] for n in counts]
-        values = [
-            labels[name] if name in labels else np.full(row, np.nan)
-            for labels, row in zip(found, rows, strict=True)
-        ]
-        arrays[name] = np.concatenate(values) if name in PER_ATOM else np.stack(values)
+    arrays |= _joined_labels(found, counts)
     batch = AtomicBatch(
         numbers=torch.from_numpy(np.concatenate([f.numbers for f in frames]).astype(np.int64)),
         batch=torch.from_numpy(np.repeat(np.arange(len(frames)), counts)),
@@ -335,6 +350,7 @@ def from_ase(
         molecules=torch.from_numpy(
             np.concatenate([molecules_of(f, molecules_key) for f in frames])
         ),
+        group=groups if (groups >= 0).any() else None,
         **{name: torch.from_numpy(value).to(dtype) for name, value in arrays.items()},
     )
     if check:
@@ -342,16 +358,33 @@ def from_ase(
     return batch
 
 
+def _joined_labels(
+    found: Sequence[dict[str, np.ndarray]], counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return one array of each label that any structure has, NaN where one has not."""
+    arrays = {}
+    for name in {name for labels in found for name in labels}:
+        rows = [(n, *LABELS[name]) if name in PER_ATOM else LABELS[name] for n in counts]
+        values = [
+            labels[name] if name in labels else np.full(row, np.nan)
+            for labels, row in zip(found, rows, strict=True)
+        ]
+        arrays[name] = np.concatenate(values) if name in PER_ATOM else np.stack(values)
+    return arrays
+
+
 def to_ase(batch: AtomicBatch) -> list[Atoms]:
     """Make ASE's structures of a batch.
 
     Labels go into a ``SinglePointCalculator``, molecules into ``arrays["molecules"]`` where known,
-    the total charge into ``info["total_charge"]``.
+    the total charge into ``info["total_charge"]``, a group into ``info["group"]`` where known.
     """
     frames = []
     for one in batch.structures():
         atoms = Atoms(one["numbers"], one["positions"], cell=one["cell"], pbc=one["pbc"])
         atoms.info["total_charge"] = float(one["total_charge"])
+        if one.get("group", -1) >= 0:
+            atoms.info["group"] = int(one["group"])
         if (one["molecules"] >= 0).any():
             atoms.set_array("molecules", one["molecules"])
         known = (name for name in LABELS if name in one and not np.isnan(one[name]).any())

@@ -12,6 +12,7 @@ structure has them, with NaN where one has not::
     /cell           (n_structures, 3, 3)
     /pbc            (n_structures, 3)       bool
     /total_charge   (n_structures,)
+    /group          (n_structures,)         int64, -1 where unknown; may be absent
     /energy  /forces  /stress  /charges  /dipole
 """
 
@@ -35,7 +36,7 @@ from scikd.exceptions import CorruptFileError, InvalidInputError
 
 from ._deepmd import read_deepmd
 from ._hdf5 import UNITS, hdf5_bytes, read_hdf5
-from ._labels import PER_ATOM, labels_of, molecules_of, require_keys, total_charge_of
+from ._labels import PER_ATOM, group_of, labels_of, molecules_of, require_keys, total_charge_of
 from .frames import AtomicBatch, check_geometry, from_ase, to_ase
 from .units import check_magnitudes, convert
 
@@ -61,7 +62,7 @@ class LabelKeys:
 
     Attributes
     ----------
-    energy, forces, stress, virial, charges, dipole, total_charge, molecules : str, optional
+    energy, forces, stress, virial, charges, dipole, total_charge, molecules, group : str, optional
         Names in a comment line or as columns (extended XYZ), or of keys and data (ASE database).
         A virial is looked for only where there is no stress.
     """
@@ -74,6 +75,7 @@ class LabelKeys:
     dipole: str | None = None
     total_charge: str | None = None
     molecules: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,7 @@ def _in_our_units(atoms: Atoms, keys: LabelKeys, units: LabelUnits, where: str) 
         atoms.numbers, atoms.positions * length, cell=atoms.cell[:] * length, pbc=atoms.pbc
     )
     plain.info["total_charge"] = total_charge_of(atoms, keys.total_charge)
+    plain.info["group"] = group_of(atoms, keys.group)
     plain.arrays["molecules"] = molecules_of(atoms, keys.molecules)
     for name, value in labels.items():
         place = plain.arrays if name in PER_ATOM else plain.info

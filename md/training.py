@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import distributed
 
@@ -20,7 +22,7 @@ from scikd.exceptions import InvalidInputError
 from ._engines import find_device
 from ._options import plain_options
 from ._trainer import Trainer
-from ._training_data import FrameSet, as_batch, split
+from ._training_data import FrameSet, as_batch, groups_of, split
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
 from .frames import AtomicBatch, select
@@ -32,6 +34,8 @@ from .repulsion import ZBL
 from .storage import describe, load_force_field
 
 __all__ = ["TrainingOptions", "TrainingResult", "build_force_field", "fit"]
+
+logger = logging.getLogger(__name__)
 
 # Options that do not change the numbers, or only say how the training goes on.
 FREE = frozenset(
@@ -69,7 +73,8 @@ class TrainingOptions:
     train : tuple of str, default=()
         Files of structures with labels; see `scikd.md.readers.read_frames`.
     validation : tuple of str, default=()
-        Files of structures that are held out; without any, a part of the others is.
+        Files of structures that are held out; without any, a part of the others is: whole groups
+        where the structures have groups, at random otherwise.
     validation_fraction : float, default=0.1
         That part.
     output : Path or None, default=None
@@ -361,13 +366,21 @@ def _structures(
     chosen = as_batch(train)
     if not (isinstance(validation, tuple) and not validation):
         return chosen, as_batch(validation)
-    if chosen.n_structures < 2:
+    groups = groups_of(chosen)
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        of = "structures" if chosen.group is None else "groups of structures"
         message = (
-            f"Expected at least 2 structures, to hold some out; got {chosen.n_structures}. "
-            "Give validation structures."
+            f"Expected at least 2 {of}, to hold some out; got {n_groups}. Give validation "
+            "structures."
         )
         raise InvalidInputError(message)
-    rest, held_out = split(chosen.n_structures, options.validation_fraction, options.seed)
+    rest, held_out = split(groups, options.validation_fraction, options.seed)
+    how = "at random"
+    if chosen.group is not None:
+        n_held_out = len(np.unique(groups[held_out]))
+        how = f"by group ({n_held_out} of {n_groups}): no trajectory is on both sides"
+    logger.info("holds out %d of %d structures %s", len(held_out), len(groups), how)
     return select(chosen, rest), select(chosen, held_out)
 
 
@@ -394,7 +407,8 @@ def _settings(
     digest = hashlib.sha256()
     for batch in structures:
         for name, array in sorted(batch.arrays().items()):
-            digest.update(name.encode() + array.tobytes())
+            if name != "group":  # which says no more than who is in which of the two
+                digest.update(name.encode() + array.tobytes())
     return {"options": plain, "model": describe(force_field), "structures": digest.hexdigest()}
 
 

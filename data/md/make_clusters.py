@@ -313,9 +313,8 @@ def write(number: int, frames: list[Atoms], level: str) -> Path:
     path = HERE / f"clusters-{number}.h5"
     write_frames(path, batch, level=level)
     with h5py.File(path, "a") as file:
-        for name, dtype in (("split", np.int8), ("group", np.int32)):
-            values = np.array([frame.info[name] for frame in frames], dtype=dtype)
-            file.create_dataset(name, data=values, compression="gzip", shuffle=True)
+        values = np.array([frame.info["split"] for frame in frames], dtype=np.int8)
+        file.create_dataset("split", data=values, compression="gzip", shuffle=True)
     return path
 
 

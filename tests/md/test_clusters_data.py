@@ -36,7 +36,8 @@ def test_there_are_enough_of_every_kind(batches, columns):
     assert numbers.tolist() == [1, 3, 6, 8, 9, 15]
 
 
-def test_groups_do_not_leak(columns):
+def test_groups_do_not_leak(batches, columns):
+    assert np.array_equal(np.concatenate([batch.group for batch in batches]), columns["group"])
     for group in np.unique(columns["group"]):
         assert len(set(columns["split"][columns["group"] == group])) == 1
 

@@ -51,6 +51,8 @@ def random_frame(rng):
         atoms.calc = SinglePointCalculator(atoms, **labels)
     atoms.info["total_charge"] = float(rng.integers(-2, 3))
     if rng.random() < 0.5:
+        atoms.info["group"] = int(rng.integers(0, 3))
+    if rng.random() < 0.5:
         atoms.set_array("molecules", rng.integers(0, 3, n))
     return atoms
 
@@ -84,7 +86,7 @@ def test_ase_and_back_changes_nothing(seed):
         assert np.array_equal(before.positions, after.positions)
         assert np.array_equal(before.cell[:], after.cell[:])
         assert np.array_equal(before.pbc, after.pbc)
-        assert before.info["total_charge"] == after.info["total_charge"]
+        assert before.info == after.info
         results = before.calc.results if before.calc else {}
         assert set(results) == set(after.calc.results if after.calc else {})
         for name, value in results.items():
@@ -109,6 +111,9 @@ def test_selecting_is_reading_those_alone(seed, data):
         if getattr(alone, name) is None and getattr(selected, name) is not None:
             assert getattr(selected, name).isnan().all()
             selected = replace(selected, **{name: None})
+    if alone.group is None and selected.group is not None:
+        assert (selected.group == -1).all()
+        selected = replace(selected, group=None)
     assert_same(selected, alone)
 
 
@@ -118,6 +123,25 @@ def test_joining_batches_of_several_structures_keeps_them_apart():
     assert joined.counts.tolist() == [3, 9, 9, 3, 3]
     assert joined.n_structures == 5
     assert joined.n_atoms == 27
+
+
+def test_a_group_is_a_number_or_text_that_becomes_the_same_number_everywhere():
+    frames = [molecule("H2O") for _ in range(5)]
+    for frame, group in zip(frames[:4], (7, np.int32(7), "run 3", "run 4"), strict=True):
+        frame.info["group"] = group
+    group = from_ase(frames).group.tolist()
+    assert group[:2] == [7, 7]
+    assert group[4] == -1
+    assert group[2] != group[3]
+    assert min(group[2:4]) > 7
+    alone = molecule("CO")
+    alone.info["trajectory"] = "run 3"
+    assert from_ase(alone, group_key="trajectory").group.tolist() == [group[2]]
+    assert from_ase(alone).group is None
+    for wrong in (1.5, -2, True, [1, 2]):
+        frames[0].info["group"] = wrong
+        with pytest.raises(InvalidInputError, match=r"info\['group'\], .* got"):
+            from_ase(frames)
 
 
 def test_labels_that_only_some_have_are_nan_elsewhere():

@@ -175,6 +175,7 @@ def test_sample_and_label(run, tmp_path):
     assert code == 0, err
     labelled = read_frames(output)
     assert labelled.n_structures == 2
+    assert labelled.group.tolist() == [0, 1]  # two trajectories
     assert torch.equal(labelled.numbers.unique(), torch.tensor([1, 6, 8]))
     assert labelled.forces.isfinite().all()
     code, _, err = run("md", "sample", "--mixture", "EC")

@@ -54,6 +54,8 @@ def make_frames(n=4, seed=0):
         atoms.calc = SinglePointCalculator(atoms, **labels)
         atoms.info["total_charge"] = float(k - 1)
         atoms.set_array("molecules", np.arange(count) // 2)
+        if k:
+            atoms.info["group"] = 2**55 + k // 2  # as large as those made of text
         frames.append(atoms)
     return frames
 
@@ -92,6 +94,17 @@ def test_hdf5_keeps_single_precision_and_says_what_it_holds(tmp_path, batch):
     assert_close(batch.to(dtype=torch.float32), read, 0.0)
 
 
+def test_groups_that_were_saved_in_less_space_are_read(tmp_path, batch):
+    path = tmp_path / "frames.h5"
+    write_frames(path, replace(batch, group=None))
+    assert read_frames(path).group is None
+    with h5py.File(path, "a") as file:
+        file["group"] = np.arange(4, dtype=np.int8)
+    group = read_frames(path).group
+    assert group.dtype == torch.int64
+    assert group.tolist() == [0, 1, 2, 3]
+
+
 def test_labels_that_nobody_has_stay_away(tmp_path):
     plain = from_ase([Atoms("He"), Atoms("Ne")])
     for name in ("a.h5", "a.xyz"):
@@ -107,6 +120,7 @@ def test_ase_databases_are_read_with_values_and_data(tmp_path):
             database.write(
                 atoms,
                 total_charge=atoms.info["total_charge"],
+                scan=f"scan {atoms.info.get('group')}",
                 data={"molecules_there": atoms.arrays["molecules"], "E_new": -2.0},
             )
     batch = read_frames(tmp_path / "frames.db")
@@ -115,8 +129,11 @@ def test_ase_databases_are_read_with_values_and_data(tmp_path):
         torch.testing.assert_close(
             getattr(batch, name), getattr(expected, name), rtol=0, atol=1e-12, equal_nan=True
         )
-    batch = read_frames(tmp_path / "frames.db", keys=LabelKeys(energy="E_new"))
+    assert batch.group is None
+    batch = read_frames(tmp_path / "frames.db", keys=LabelKeys(energy="E_new", group="scan"))
     assert batch.energy.tolist() == [-2.0] * 4
+    assert batch.group[2] == batch.group[3]
+    assert len(batch.group.unique()) == 3
 
 
 def test_trajectories_of_ase_are_read(tmp_path):

@@ -29,7 +29,7 @@ from scikd.md.frames import from_ase, select
 from scikd.md.losses import DivergedError, LossOptions
 from scikd.md.neighbors import find_neighbors
 from scikd.md.storage import load_force_field
-from scikd.md.training import TrainingOptions, build_force_field, fit
+from scikd.md.training import TrainingOptions, _structures, build_force_field, fit
 
 TINY = {"dim": 8, "n_heads": 2, "n_layers": 2, "n_radial": 6, "n_hidden": 1, "cutoff": 4.0}
 
@@ -500,10 +500,44 @@ def test_structures_come_in_many_forms(tmp_path):
 
 @given(n=st.integers(2, 200), fraction=st.floats(0.0, 1.0), seed=st.integers(0, 9))
 def test_a_split_holds_out_something_and_keeps_something(n, fraction, seed):
-    rest, held_out = split(n, fraction, seed)
+    rest, held_out = split(np.arange(n), fraction, seed)
+    assert len(held_out) == min(max(round(fraction * n), 1), n - 1)
     assert len(rest) >= 1
-    assert len(held_out) >= 1
     assert sorted([*rest, *held_out]) == list(range(n))
+
+
+@given(
+    groups=st.lists(st.integers(0, 9), min_size=2, max_size=60).filter(lambda g: len(set(g)) > 1),
+    fraction=st.floats(0.0, 1.0),
+    seed=st.integers(0, 9),
+)
+def test_no_group_is_on_both_sides(groups, fraction, seed):
+    groups = np.array(groups)
+    rest, held_out = split(groups, fraction, seed)
+    assert not set(groups[rest]) & set(groups[held_out])
+    assert sorted([*rest, *held_out]) == list(range(len(groups)))
+    assert len(rest)
+    smallest = np.unique(groups, return_counts=True)[1].min()
+    assert 1 <= len(held_out) <= max(round(fraction * len(groups)), smallest)
+
+
+def test_fit_holds_out_whole_groups_and_says_so(caplog):
+    data = labelled()
+    grouped = replace(data, group=torch.arange(24) // 6)
+    with caplog.at_level(logging.INFO, logger="scikd.md.training"):
+        chosen, held_out = _structures(tiny(validation_fraction=0.3), grouped, ())
+    assert held_out.n_structures == 6
+    assert not set(chosen.group.tolist()) & set(held_out.group.tolist())
+    assert "holds out 6 of 24 structures by group (1 of 4)" in caplog.text
+    with caplog.at_level(logging.INFO, logger="scikd.md.training"):
+        _structures(tiny(validation_fraction=0.3), data, ())
+    assert "holds out 7 of 24 structures at random" in caplog.text
+    # One whose group is not known stands alone.
+    some = replace(data, group=torch.tensor([0] * 12 + [-1] * 12))
+    _, held_out = _structures(tiny(validation_fraction=0.3), some, ())
+    assert held_out.group.tolist() == [-1] * 7
+    with pytest.raises(InvalidInputError, match="2 groups of structures, to hold some out; got 1"):
+        fit(tiny(), train=replace(data, group=torch.zeros(24, dtype=torch.int64)))
 
 
 def test_learning_rates_follow_their_formula():
