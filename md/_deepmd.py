@@ -17,7 +17,9 @@ from .units import stress_from_virial
 __all__ = ["read_deepmd"]
 
 
-def read_deepmd(path: Path, factor: Callable[[str], float]) -> AtomicBatch:
+def read_deepmd(
+    path: Path, factor: Callable[[str], float], total_charge: float = 0.0
+) -> AtomicBatch:
     """Return the structures of a folder, each array multiplied by the factor for its name."""
     sets = sorted(path.glob("set.*"))
     if not sets or not (path / "type.raw").exists() or not (path / "type_map.raw").exists():
@@ -65,7 +67,7 @@ def read_deepmd(path: Path, factor: Callable[[str], float]) -> AtomicBatch:
         "batch": np.repeat(np.arange(n_structures), n_atoms),
         "pbc": np.full((n_structures, 3), periodic),
         "molecules": np.full(n_structures * n_atoms, -1),
-        "total_charge": np.zeros(n_structures),
+        "total_charge": np.full(n_structures, float(total_charge)),
     }
     return AtomicBatch(**{name: torch.from_numpy(value) for name, value in arrays.items()})
 

@@ -123,27 +123,29 @@ class _PairStore:
         return Pairs(index, shifts, structure)
 
 
-def as_batch(source: Any) -> AtomicBatch:
+def as_batch(source: Any, *, total_charge: float = 0.0) -> AtomicBatch:
     """Return structures as one batch: a batch itself, ASE's structures, or paths of files.
 
     Parameters
     ----------
     source : AtomicBatch, ase.Atoms, str, pathlib.Path, or a sequence of those
         Where the structures are.
+    total_charge : float, default=0.0
+        Of structures in DeePMD folders; see `scikd.md.readers.read_frames`.
     """
     if isinstance(source, AtomicBatch):
         return source
     if isinstance(source, (str, Path)):
         from .readers import read_frames  # noqa: PLC0415 - HDF5 and ASE's readers, for files only
 
-        return as_batch(read_frames(source))
+        return read_frames(source, total_charge=total_charge)
     items = [source] if hasattr(source, "get_positions") else list(source)
     if not items:
         message = "Expected structures: an AtomicBatch, ase.Atoms, or paths of files; got none."
         raise InvalidInputError(message)
     if all(hasattr(item, "get_positions") for item in items):
         return from_ase(items)
-    return collate([as_batch(item) for item in items])
+    return collate([as_batch(item, total_charge=total_charge) for item in items])
 
 
 def groups_of(batch: AtomicBatch) -> np.ndarray:

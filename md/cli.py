@@ -21,6 +21,11 @@ from scikd.exceptions import InvalidInputError
 __all__ = ["app"]
 
 
+TotalCharge = Annotated[
+    float, typer.Option(help="In e, of structures in DeePMD folders, which do not say it.")
+]
+
+
 def _train(options: Any) -> None:
     """Train a force field.
 
@@ -125,15 +130,18 @@ def evaluate_model(
     centred: Annotated[
         bool, typer.Option(help="Take off the mean error of the energies first.")
     ] = False,
+    total_charge: TotalCharge = 0.0,
 ) -> None:
     """Compare a force field with labels."""
     from scikd._atomic import atomic_write_bytes  # noqa: PLC0415
 
+    from ._training_data import as_batch  # noqa: PLC0415
     from .evaluation import evaluate  # noqa: PLC0415
     from .storage import load_force_field  # noqa: PLC0415
     from .training_report import training_report  # noqa: PLC0415
 
-    metrics = evaluate(load_force_field(model), data, centred=centred)
+    structures = as_batch(data, total_charge=total_charge)
+    metrics = evaluate(load_force_field(model), structures, centred=centred)
     typer.echo(metrics.table().to_text())
     if numbers is not None:
         text = json.dumps(metrics.as_dict(), indent=1)
@@ -159,6 +167,7 @@ def label(
     ] = Path("labels"),
     jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core.")] = 1,
     drop: Annotated[bool, typer.Option(help="Leave out structures that do not converge.")] = False,
+    total_charge: TotalCharge = 0.0,
 ) -> None:
     """Compute energies, forces, charges and dipoles by GFN2-xTB or DFT."""
     from ._training_data import as_batch  # noqa: PLC0415
@@ -166,7 +175,7 @@ def label(
     from .labelling import DFTTeacher, XTBTeacher, label_structures  # noqa: PLC0415
     from .readers import write_frames  # noqa: PLC0415
 
-    frames = to_ase(as_batch(data))
+    frames = to_ase(as_batch(data, total_charge=total_charge))
     xc, slash, basis = method.partition("/")
     # A box has a stress and no dipole, a cluster the other way round.
     last = "stress" if all(frame.pbc.all() for frame in frames) else "dipole"

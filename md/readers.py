@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -129,6 +130,7 @@ def read_frames(
     format: str | None = None,  # noqa: A002 - the name that ase.io.read has for it
     keys: LabelKeys | None = None,
     units: LabelUnits | None = None,
+    total_charge: float = 0.0,
     dtype: torch.dtype = torch.float64,
     check: bool = True,
 ) -> AtomicBatch:
@@ -145,6 +147,8 @@ def read_frames(
     units : LabelUnits, optional
         Where numbers are in other units than those of `AtomicBatch`. Not for HDF5, which says so
         itself.
+    total_charge : float, default=0.0
+        In e, of every structure of a DeePMD folder, which does not say it. Other formats do.
     dtype : torch.dtype, default=torch.float64
         Of everything that is not a whole number.
     check : bool, default=True
@@ -163,16 +167,23 @@ def read_frames(
     CorruptFileError
         If it is cut short or garbled; the message names the structure.
     InvalidInputError
-        If the format is not known, or the checks find fault.
+        If the format is not known, a total charge is given for one that says it, or the checks find
+        fault.
     """
     path, keys, units = Path(path), keys or LabelKeys(), units or LabelUnits()
     if not path.exists():
         raise storage_error(FileNotFoundError(2, "No such file or folder"), "read", path)
     kind = format or ("deepmd" if path.is_dir() else SUFFIXES.get(path.suffix.lower()))
+    if not math.isfinite(total_charge) or (total_charge and kind != "deepmd"):
+        message = (
+            f"Expected a total charge in e, for DeePMD folders alone; got {total_charge!r} for "
+            f"{path}. Other files say it themselves: info['total_charge']."
+        )
+        raise InvalidInputError(message)
     if kind == "hdf5":
         batch = read_hdf5(path)
     elif kind == "deepmd":
-        batch = read_deepmd(path, units.factor)
+        batch = read_deepmd(path, units.factor, total_charge)
     elif kind in _FRAMES_OF:
         batch = _read_with_ase(path, kind, keys, units)
     else:

@@ -47,6 +47,7 @@ FREE = frozenset(
         "resume",
         "tensorboard",
         "threads",
+        "total_charge",
         "train",  # what the files hold is compared instead
         "validation",
     }
@@ -77,6 +78,8 @@ class TrainingOptions:
         where the structures have groups, at random otherwise.
     validation_fraction : float, default=0.1
         That part.
+    total_charge : float, default=0.0
+        In e, of structures in DeePMD folders, which do not say it. Other files do.
     output : Path or None, default=None
         Folder for the model, the log, and the checkpoint from which a stopped training goes on;
         None writes nothing.
@@ -145,6 +148,7 @@ class TrainingOptions:
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     validation_fraction: float = 0.1
+    total_charge: float = 0.0
     output: Path | None = None
     resume: bool = True
     initial: Path | None = None
@@ -363,9 +367,9 @@ def _structures(
     if isinstance(train, tuple) and not train:
         message = "Expected structures to train on: files in the option train, or fit(train=...)."
         raise InvalidInputError(message)
-    chosen = as_batch(train)
+    chosen = as_batch(train, total_charge=options.total_charge)
     if not (isinstance(validation, tuple) and not validation):
-        return chosen, as_batch(validation)
+        return chosen, as_batch(validation, total_charge=options.total_charge)
     groups = groups_of(chosen)
     n_groups = len(np.unique(groups))
     if n_groups < 2:

@@ -183,6 +183,51 @@ def test_sample_and_label(run, tmp_path):
     assert "--output" in err
 
 
+@pytest.fixture
+def hydroxide(tmp_path):
+    """Give a DeePMD folder of hydroxide ions, with energies of nothing in particular."""
+    folder = tmp_path / "hydroxide"
+    (folder / "set.000").mkdir(parents=True)
+    (folder / "type.raw").write_text("0 1")
+    (folder / "type_map.raw").write_text("O H")
+    (folder / "nopbc").touch()
+    bonds = [[0, 0, 0, 0, 0, length] for length in (0.95, 0.97, 1.0)]
+    np.save(folder / "set.000" / "coord.npy", np.array(bonds, dtype=float))
+    np.save(folder / "set.000" / "energy.npy", np.array([1.0, 2.0, 3.0]))
+    return folder
+
+
+def test_deepmd_folders_of_ions_are_labelled(run, hydroxide, tmp_path):
+    pytest.importorskip("tblite")
+    output, store = tmp_path / "labelled.h5", ["--store", tmp_path / "store"]
+    code, _, err = run("md", "label", hydroxide, "--output", output, *store)
+    assert code == 2
+    assert "no even whole number of electrons" in err
+    charge = ["--total-charge", "-1"]
+    code, _, err = run("md", "label", hydroxide, "--output", output, *store, *charge)
+    assert code == 0, err
+    assert read_frames(output).total_charge.tolist() == [-1.0] * 3
+
+
+def test_deepmd_folders_of_ions_are_trained_on_and_evaluated(run, hydroxide, tmp_path):
+    out = tmp_path / "out"
+    train = ["--train", hydroxide, "--epochs", "1", "--output", out, *SMALL]
+    errors = []
+    for charge in ("-1", "-2"):
+        flags = ["--total-charge", charge]
+        code, _, err = run("md", "train", *train, *flags)
+        if errors:  # the structures are part of what a checkpoint belongs to
+            assert code == 2
+            assert "structures was" in err
+        else:
+            assert code == 0, err
+        numbers = ["--numbers", tmp_path / "errors.json"]
+        code, _, err = run("md", "evaluate", hydroxide, "--model", out, *numbers, *flags)
+        assert code == 0, err
+        errors.append(json.loads((tmp_path / "errors.json").read_text()))
+    assert errors[0] != errors[1]
+
+
 def test_a_box_is_labelled_with_its_stress(run, tmp_path):
     pytest.importorskip("tblite")
     water = molecule("H2O", cell=[6.0] * 3, pbc=True)

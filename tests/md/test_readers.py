@@ -262,6 +262,17 @@ def test_labels_that_only_some_deepmd_sets_have_are_kept(tmp_path):
     assert batch.forces.shape == (12, 3)
 
 
+def test_the_total_charge_of_deepmd_folders_can_be_given(tmp_path):
+    folder = write_deepmd(tmp_path / "d")
+    assert read_frames(folder).total_charge.tolist() == [0, 0, 0]
+    assert read_frames(folder, total_charge=-1).total_charge.tolist() == [-1, -1, -1]
+    with pytest.raises(InvalidInputError, match="a total charge in e, .*; got nan"):
+        read_frames(folder, total_charge=float("nan"))
+    write_frames(tmp_path / "d.xyz", from_ase(Atoms("He")))
+    with pytest.raises(InvalidInputError, match=r"DeePMD folders alone; got 1.0 for .*d\.xyz"):
+        read_frames(tmp_path / "d.xyz", total_charge=1.0)
+
+
 def test_deepmd_units_are_converted(tmp_path):
     folder = write_deepmd(tmp_path / "d")
     batch = read_frames(folder, units=LabelUnits(length="nm", energy="Ha"), check=False)
