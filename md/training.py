@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from scikd.exceptions import InvalidInputError
 from ._engines import find_device
 from ._options import plain_options
 from ._trainer import Trainer
-from ._training_data import FrameSet, as_batch, groups_of, split
+from ._training_data import FrameSet, as_batch, groups_of, plan_batches, split
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
 from .frames import AtomicBatch, select
@@ -87,6 +87,7 @@ class TrainingOptions:
         Whether to go on from a checkpoint in the output.
     initial : Path or None, default=None
         Force field to start from, "default" or a folder; its settings replace those below.
+        Its references of the elements are fitted anew: to what it leaves of the labels.
     model : GETSettings
         Sizes of the network.
     electrostatics : bool, default=True
@@ -302,6 +303,8 @@ def fit(
                 options.output.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise storage_error(error, "make the folder", options.output) from error
+        if model is None and options.initial is not None and options.fit_references:
+            _refit_references(force_field, frames, options)
         settings = _settings(options, force_field, chosen, held_out)
         trainer = Trainer(options, force_field, frames, others, settings, shown)
         trainer.run()
@@ -347,6 +350,23 @@ def _first_model(options: TrainingOptions, train: AtomicBatch) -> ForceField:
     elements = set(torch.unique(train.numbers).tolist())
     has_energy = train.energy is not None and options.fit_references
     return build_force_field(options, elements, fit_references(train) if has_energy else None)
+
+
+def _refit_references(force_field: ForceField, frames: FrameSet, options: TrainingOptions) -> None:
+    """Add to the references what one energy for each element explains of the errors.
+
+    Levels of theory differ in the energies of atoms far more than in what a network learns.
+    """
+    batch = frames.batch
+    if batch.energy is None:
+        return
+    errors = torch.empty_like(batch.energy)
+    for indices in plan_batches(frames.counts, options.batch_size, max_atoms=options.max_atoms):
+        part, neighbors = frames.take(indices)
+        predicted = force_field(part, neighbors, forces=False, as_labelled=True)["energy"]
+        errors[torch.from_numpy(indices)] = part.energy - predicted
+    for number, energy in fit_references(replace(batch, energy=errors)).items():
+        force_field.references[number] += energy
 
 
 def _note_range(force_field: ForceField, train: AtomicBatch) -> None:

@@ -126,10 +126,32 @@ def test_files_are_read_and_a_model_is_trained_on(tmp_path):
         output=tmp_path / "first",
     )
     first = fit(options, progress=False)
-    again = replace(options, initial=first.path, output=None, epochs=2)
+    again = replace(options, initial=first.path, output=None, epochs=2, fit_references=False)
     second = fit(again, progress=False)
     assert second.history[0]["validation_loss"] < first.history[0]["validation_loss"]
     assert torch.equal(second.force_field.references, first.force_field.references)
+
+
+def test_another_level_of_theory_is_taken_up_by_the_references(tmp_path):
+    data = labelled()
+    options = tiny(precision="float64", epochs=1)
+    first = fit(replace(options, output=tmp_path), train=data, progress=False).force_field
+    shift = torch.zeros(87, dtype=torch.float64)
+    shift[[2, 10]] = torch.tensor([0.7, -300.0], dtype=torch.float64)
+    sums = torch.zeros(data.n_structures, dtype=torch.float64)
+    other = replace(data, energy=data.energy + sums.index_add(0, data.batch, shift[data.numbers]))
+    again = replace(options, initial=tmp_path, epochs=2)
+    plain, shifted = (fit(again, train=labels, progress=False) for labels in (data, other))
+    torch.testing.assert_close(
+        shifted.force_field.references - plain.force_field.references, shift, rtol=0, atol=1e-9
+    )
+    for row, expected in zip(shifted.history, plain.history, strict=True):
+        assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-6)
+    for name, values in weights(plain.force_field).items():
+        torch.testing.assert_close(weights(shifted.force_field)[name], values, rtol=0, atol=1e-6)
+    # What is fitted is the rest that the first model leaves, not the labels.
+    moved = plain.force_field.references - first.references
+    assert 0.0 < moved.abs().max() < 1.0
 
 
 def test_published_forces_loss_and_optimiser_run():
