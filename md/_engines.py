@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.fingerprints import fingerprint_inputs
 
 from ._half_list import HalfList
+from ._process import find_device, torch_threads
 from .frames import AtomicBatch
 from .get import GET
 from .model import ForceField
@@ -98,7 +98,7 @@ class TorchEngine:
             total_charge=torch.tensor([total_charge], dtype=dtype),
         ).to(device=self.model.device)
         lists = Neighbors(self._pairs(near), self._pairs(far))
-        with _threads(self.threads):
+        with torch_threads(self.threads):
             found = self.model(batch, lists, stress=bool(pbc.all()))
         return {name: values.cpu().numpy() for name, values in found.items()}
 
@@ -108,20 +108,6 @@ class TorchEngine:
             torch.from_numpy(pairs.shifts),
             torch.zeros(len(pairs), dtype=torch.int64),
         ).to(device=self.model.device)
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    """Let torch use so many threads for a while; the setting belongs to the whole process."""
-    before = torch.get_num_threads()
-    if threads is None or threads == before:
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_engine(
@@ -135,20 +121,6 @@ def make_engine(
     precision = str(model.dtype).removeprefix("torch.")
     compiled: Engine = NumbaEngine(model, dtype=precision, skin=skin, threads=threads)
     return compiled
-
-
-def find_device(name: str) -> torch.device:
-    """Return a device of torch, or raise an error if there is none of this name here."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        message = (
-            f"Expected a device that torch can use here, such as 'cpu'; got {name!r}: {reason}"
-        )
-        raise InvalidInputError(message) from error
-    return device
 
 
 def choose_engine(

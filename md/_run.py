@@ -23,9 +23,10 @@ from ._integrators import (
     pressure_of,
     temperature_of,
 )
+from ._process import StopRequest
 from ._start import draw_velocities, load_or_pack, move_mass_to_hydrogen, relax
 from ._trajectory import Recorder, Snapshot, write_frame
-from ._watch import StopRequest, Watch
+from ._watch import Watch
 
 if TYPE_CHECKING:
     from .dynamics import DynamicsOptions

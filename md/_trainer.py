@@ -7,10 +7,8 @@ import logging
 import math
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from scikd._progress import Progress, track
 
 from ._checkpoints import Standing, load_checkpoint, save_checkpoint
 from ._optimise import average, learning_rate, make_optimizer
+from ._process import StopRequest
 from ._training_data import FrameSet, plan_batches
 from ._training_log import ERRORS, TrainingLog, root_mean_squares
 from .losses import DivergedError, Loss, LossOptions, Mean
@@ -94,10 +93,10 @@ class Trainer:
         options = self.options
         with (
             TrainingLog(folder, options.epochs, tensorboard=options.tensorboard) as self.log,
-            _stopped_by_signals() as stopped,
+            StopRequest() as stop,
         ):
             while not self.finished:
-                self._epoch(stopped)
+                self._epoch(stop)
 
     @property
     def finished(self) -> bool:
@@ -108,7 +107,7 @@ class Trainer:
             patience is not None and waited >= patience
         )
 
-    def _epoch(self, stopped: dict[str, int]) -> None:
+    def _epoch(self, stop: StopRequest) -> None:
         standing, options = self.standing, self.options
         batches = self._plan(self.train, shuffle=(options.seed, standing.epoch))
         begin, saved = time.perf_counter(), time.monotonic()
@@ -122,7 +121,7 @@ class Trainer:
             progress=shown and self.rank == 0,
         )
         for indices in steps:
-            wanted = self._step(indices, standing.epoch + standing.batch / len(batches), stopped)
+            wanted = self._step(indices, standing.epoch + standing.batch / len(batches), stop)
             standing.batch += 1
             late = time.monotonic() - saved > options.checkpoint_seconds
             # In one process the clock decides; of several, the first, and the others save nothing.
@@ -131,27 +130,27 @@ class Trainer:
                 self._save()
                 saved = time.monotonic()
             if wanted:
-                self._leave(stopped)
+                self._leave(stop)
         self._close_epoch(seconds + time.perf_counter() - begin)
 
-    def _leave(self, stopped: dict[str, int]) -> None:
+    def _leave(self, stop: StopRequest) -> None:
         where = f"; the checkpoint lies in {self.output}" if self.output else ""
         done = f"epoch {self.standing.epoch + 1}, step {self.standing.step}"
         logger.info("stopped in %s%s", done, where)
-        if stopped.get("signal") == signal.SIGTERM:
+        if stop.received == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
 
     # ------------------------------------------------------------------------------------- a step
 
-    def _step(self, indices: np.ndarray, epoch: float, stopped: dict[str, int]) -> bool:
+    def _step(self, indices: np.ndarray, epoch: float, stop: StopRequest) -> bool:
         """Take one step, and return whether a process was told to stop."""
         share = indices[self.rank :: self.processes]
         batch, neighbors = self.train.take(share)
         names = list(self.loss.weights)
         counts = list(self.loss.counts(batch).values())
-        asked = torch.stack([*counts, counts[0].new_tensor(float(bool(stopped)))])
-        *entries, stop = self._summed(asked).unbind()
+        asked = torch.stack([*counts, counts[0].new_tensor(float(bool(stop.received)))])
+        *entries, asked_to_stop = self._summed(asked).unbind()
         self.optimizer.zero_grad(set_to_none=True)
         values = torch.zeros_like(asked)
         if len(share):  # of a small batch, some processes may have no part
@@ -179,7 +178,7 @@ class Trainer:
         sums = self.standing.sums
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value
-        return float(stop) > 0.0 if self.processes > 1 else bool(stopped)
+        return float(asked_to_stop) > 0.0 if self.processes > 1 else bool(stop.received)
 
     def _summed(self, values: Tensor) -> Tensor:
         """Return the sum over all processes."""
@@ -311,25 +310,3 @@ class Trainer:
         if self.rank == 0:
             save_force_field(self.best, self.output / MODEL)
         return self.output / MODEL
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[dict[str, int]]:
-    """Turn the first Ctrl-C or SIGTERM into an entry of a dict, that a step may be finished."""
-    stopped: dict[str, int] = {}
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # signals come to the main thread
-        return
-    before: dict[int, Any] = {}
-
-    def note(number: int, _: Any) -> None:
-        stopped["signal"] = number
-        signal.signal(number, before[number])  # the second one is not waited for
-
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        before[wanted] = signal.signal(wanted, note)
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

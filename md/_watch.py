@@ -1,19 +1,15 @@
-"""Watching a run: does it still make sense, and does somebody want it to stop."""
+"""Watching a run: does it still make sense."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 
 from ._integrators import density_of, temperature_of
 
-__all__ = ["StopRequest", "Watch"]
+__all__ = ["Watch"]
 
 
 class Watch:
@@ -82,40 +78,3 @@ def _longest(vectors: np.ndarray) -> tuple[float, int]:
     squares = np.einsum("nc,nc->n", vectors, vectors)
     atom = int(squares.argmax())
     return float(np.sqrt(squares[atom])), atom
-
-
-class StopRequest:
-    """Ctrl-C and the system's polite request to end, held back until a step is complete.
-
-    A context manager. A second Ctrl-C is not held back. Elsewhere than in the main thread, where
-    Python handles no signals, it does nothing.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Callable[..., Any] | int | None] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._receive) for s in self.SIGNALS}
-        return self
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def __exit__(self, *error: object) -> None:
-        self._restore()
-
-    def obey(self) -> None:
-        """Do now what the signal asks for."""
-        if self.received is not None:
-            self._restore()
-            signal.raise_signal(self.received)

@@ -19,9 +19,9 @@ from scikd._atomic import atomic_write_bytes, storage_error
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError, MissingExtraError, ScikdError
 
+from ._process import StopRequest
 from ._run import PICOSECOND, Run
 from ._trajectory import Recorder
-from ._watch import StopRequest
 from .dynamics_report import block_average, energy_drift, plot_dynamics, read_log
 
 __all__ = ["DynamicsError", "DynamicsOptions", "DynamicsResult", "run_dynamics"]

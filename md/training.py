@@ -19,8 +19,8 @@ from scikd._atomic import storage_error
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
-from ._engines import find_device
 from ._options import plain_options
+from ._process import find_device, torch_threads
 from ._trainer import Trainer
 from ._training_data import FrameSet, as_batch, groups_of, plan_batches, split
 from .dispersion import D3CSO
@@ -282,7 +282,7 @@ def fit(
     StorageError, CorruptFileError
         If a file cannot be read or written.
     """
-    with _processes() as rank, _threads(options.threads):
+    with _processes() as rank, torch_threads(options.threads):
         device = _device(options.device)
         chosen, held_out = _structures(options, train, validation)
         _check_labels(options.loss, chosen)
@@ -448,16 +448,6 @@ def _processes() -> Iterator[int]:
         yield distributed.get_rank()
     finally:
         distributed.destroy_process_group()
-
-
-@contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import joblib
 import pytest
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
@@ -55,6 +56,5 @@ def _few_threads() -> Iterator[None]:
     A container often shows all cores of its machine and grants two; matrices in tests are small.
     Worker processes are not limited, so that a test can see what scikd does to them.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with threadpool_limits(limits=min(usable or 1, MOST_THREADS), user_api="blas"):
+    with threadpool_limits(limits=min(joblib.cpu_count(), MOST_THREADS), user_api="blas"):
         yield

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 
 from scikd.exceptions import InvalidInputError
@@ -32,7 +32,7 @@ from ._nodes import BLOCK, State
 from ._weights import Weights
 from .filters import FilterTable
 
-__all__ = ["Network", "Outputs", "n_processors"]
+__all__ = ["Network", "Outputs"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,6 @@ class Outputs(NamedTuple):
     """Site energies, shape (N,), float64, in eV."""
     charges: np.ndarray
     """Raw charges, shape (N,), float64, in e."""
-
-
-def n_processors() -> int:
-    """Return how many processors this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Network:
@@ -105,7 +99,7 @@ class Network:
         if name not in _TOLERANCES:
             message = f"Expected dtype 'float32' or 'float64'; got {dtype!r}."
             raise InvalidInputError(message)
-        self.threads = n_processors() if threads is None else int(threads)
+        self.threads = joblib.cpu_count() if threads is None else int(threads)
         if self.threads < 1:
             message = f"Expected threads to be at least 1, or None for all; got {threads!r}."
             raise InvalidInputError(message)

@@ -1,0 +1,89 @@
+"""What a running process is given: a device, threads, and requests to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Self
+
+import torch
+
+from scikd.exceptions import InvalidInputError
+
+__all__ = ["StopRequest", "find_device", "torch_threads"]
+
+
+class StopRequest:
+    """Ctrl-C and the system's polite request to end, held back until a step is complete.
+
+    A context manager. A second Ctrl-C is not held back. Elsewhere than in the main thread, where
+    Python handles no signals, it does nothing.
+
+    Attributes
+    ----------
+    received : int or None
+        The signal that came first.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Callable[..., Any] | int | None] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._receive) for s in self.SIGNALS}
+        return self
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def obey(self) -> None:
+        """Do now what the signal asks for."""
+        if self.received is not None:
+            self._restore()
+            signal.raise_signal(self.received)
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device of torch, or raise an error if there is none of this name here."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        message = (
+            f"Expected a device that torch can use here, such as 'cpu'; got {name!r}: {reason}"
+        )
+        raise InvalidInputError(message) from error
+    return device
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads for a while; None leaves the number as it is.
+
+    The setting belongs to the whole process.
+    """
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
