@@ -1,4 +1,4 @@
-"""What `ase.Atoms` say of themselves: labels, total charge, molecules, group."""
+"""Labels of structures: their units and shapes, and what `ase.Atoms` say of themselves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from scikd.exceptions import InvalidInputError
+from scikd.quantities import Quantity
 
 __all__ = [
     "LABELS",
     "PER_ATOM",
+    "QUANTITIES",
     "group_of",
     "labels_of",
     "molecules_of",
@@ -24,7 +26,17 @@ __all__ = [
 ]
 
 PER_ATOM = ("positions", "numbers", "molecules", "forces", "charges")
-LABELS = {"energy": (), "forces": (3,), "stress": (6,), "charges": (), "dipole": (3,)}
+QUANTITIES = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity("energy", "eV", ()),
+        Quantity("forces", "eV/Å", (3,), per="atom"),
+        Quantity("stress", "eV/Å³", (6,)),
+        Quantity("charges", "e", (), per="atom"),
+        Quantity("dipole", "e·Å", (3,)),
+    )
+}
+LABELS = {name: quantity.shape or () for name, quantity in QUANTITIES.items()}
 MOLECULE_ARRAYS = ("molecules", "molID", "mol_id")
 CHARGE_ENTRIES = ("total_charge", "charge")
 

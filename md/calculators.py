@@ -18,7 +18,7 @@ from scikd.quantities import Quantity
 from scikd.teachers import Teacher
 
 from ._engines import DTYPES, Engine, choose_engine, fingerprint_of, frozen_copy, make_engine
-from ._labels import total_charge_of
+from ._labels import LABELS, QUANTITIES, total_charge_of
 from .frames import check_geometry, from_ase
 from .guard import Guard, Response, distance_limits
 from .model import ForceField
@@ -28,24 +28,6 @@ __all__ = ["CalculatorTeacher", "EnsembleCalculator", "ForceFieldCalculator", "F
 
 Given = Guard | Response | None
 PROPERTIES = ["energy", "free_energy", "forces", "stress", "charges", "dipole"]
-QUANTITIES = {
-    quantity.name: quantity
-    for quantity in (
-        Quantity("energy", "eV", ()),
-        Quantity("forces", "eV/Å", (3,), per="atom"),
-        Quantity("stress", "eV/Å³", (6,)),
-        Quantity("charges", "e", (), per="atom"),
-        Quantity("dipole", "e·Å", (3,)),
-    )
-}
-SHAPES = {
-    "energy": (),
-    "energies": (),
-    "forces": (3,),
-    "charges": (),
-    "stress": (6,),
-    "dipole": (3,),
-}
 
 
 class _ChargedCalculator(Calculator):
@@ -206,14 +188,15 @@ class ForceFieldCalculator(_ChargedCalculator):
 
     def _results(self, found: Mapping[str, Any], atoms: Atoms) -> dict[str, Any]:
         arrays = {
-            name: np.asarray(values, dtype=np.float64).reshape(-1, *SHAPES[name])
-            for name, values in found.items()
-            if name in SHAPES
+            name: np.asarray(found[name], dtype=np.float64).reshape(-1, *shape)
+            for name, shape in LABELS.items()
+            if name in found
         }
+        energies = np.asarray(found["energies"], dtype=np.float64)
         results: dict[str, Any] = {
             "energy": float(arrays["energy"][0]),
             "free_energy": float(arrays["energy"][0]),
-            "energies": arrays["energies"] + self.force_field.references.numpy()[atoms.numbers],
+            "energies": energies + self.force_field.references.numpy()[atoms.numbers],
             "forces": arrays["forces"],
             "charges": arrays["charges"],
         }

@@ -15,22 +15,12 @@ from scikd.fingerprints import fingerprint_inputs
 from scikd.quantities import Quantity
 from scikd.teachers import Teacher
 
-from ._labels import total_charge_of
+from ._labels import QUANTITIES, total_charge_of
 
 __all__ = ["CONVERGED", "PROPERTIES", "StructureTeacher", "Structures"]
 
 logger = logging.getLogger(__name__)
 
-_QUANTITIES = {
-    quantity.name: quantity
-    for quantity in (
-        Quantity("energy", "eV", ()),
-        Quantity("forces", "eV/Å", (3,), per="atom"),
-        Quantity("charges", "e", (), per="atom"),
-        Quantity("dipole", "e·Å", (3,)),
-        Quantity("stress", "eV/Å³", (6,)),
-    )
-}
 CONVERGED = Quantity("converged", "", ())
 PROPERTIES = ("energy", "forces", "charges", "dipole")
 
@@ -105,9 +95,9 @@ class StructureTeacher(Teacher):
 
     def __init__(self, name: str, properties: Sequence[str] = PROPERTIES) -> None:
         super().__init__(name)
-        unknown = sorted(set(properties) - set(_QUANTITIES))
+        unknown = sorted(set(properties) - set(QUANTITIES))
         if unknown or not properties or ("stress" in properties and not self.periodic):
-            allowed = [p for p in _QUANTITIES if p != "stress" or self.periodic]
+            allowed = [p for p in QUANTITIES if p != "stress" or self.periodic]
             message = f"Expected properties among {allowed} for {name!r}; got {list(properties)}."
             raise InvalidInputError(message)
         self.properties = tuple(properties)
@@ -115,7 +105,7 @@ class StructureTeacher(Teacher):
     @property
     def quantities(self) -> tuple[Quantity, ...]:
         """The properties, with units, and ``"converged"``."""
-        return (*(_QUANTITIES[name] for name in self.properties), CONVERGED)
+        return (*(QUANTITIES[name] for name in self.properties), CONVERGED)
 
     @abstractmethod
     def _label(self, atoms: Atoms, charge: int) -> Mapping[str, np.ndarray | float]:
