@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from scikd._atomic import atomic_write_bytes, storage_error
+from scikd._atomic import atomic_write_bytes, make_folder
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError, MissingExtraError, ScikdError
 
@@ -281,10 +281,7 @@ def run_dynamics(
     rounding.
     """
     folder = Path(options.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, "make the folder", folder) from error
+    make_folder(folder)
     calculator = calculator if calculator is not None else _calculator(options)
     with Recorder(folder) as recorder:
         run = Run(options, recorder, calculator)

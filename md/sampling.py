@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 
-from scikd._atomic import atomic_write_bytes, storage_error
+from scikd._atomic import atomic_write_bytes, make_folder, storage_error
 from scikd._extras import require
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
@@ -256,13 +256,14 @@ def sample_structures(
 def _claim(folder: Path, options: SamplingOptions) -> None:
     """Note the options in a folder, or raise an error if it holds others."""
     raw = json.dumps(asdict(options), indent=2).encode()
+    make_folder(folder)
+    path = folder / _OPTIONS
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        noted = (folder / _OPTIONS).read_bytes() if (folder / _OPTIONS).exists() else None
+        noted = path.read_bytes() if path.exists() else None
     except OSError as error:
-        raise storage_error(error, "use the folder", folder) from error
+        raise storage_error(error, "read", path) from error
     if noted is None:
-        atomic_write_bytes(folder / _OPTIONS, raw)
+        atomic_write_bytes(path, raw)
     elif noted != raw:
         message = (
             f"The folder {folder} holds trajectories of other options than these; see its "

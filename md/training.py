@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from scikd._atomic import storage_error
+from scikd._atomic import make_folder
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
@@ -299,10 +299,7 @@ def fit(
             for batch in (chosen, held_out)
         )
         if options.output is not None and rank == 0:
-            try:
-                options.output.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise storage_error(error, "make the folder", options.output) from error
+            make_folder(options.output)
         if model is None and options.initial is not None and options.fit_references:
             _refit_references(force_field, frames, options)
         settings = _settings(options, force_field, chosen, held_out)

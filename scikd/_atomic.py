@@ -20,6 +20,7 @@ __all__ = [
     "atomic_write",
     "atomic_write_bytes",
     "file_sha256",
+    "make_folder",
     "storage_error",
     "sweep",
     "sync_folder",
@@ -37,6 +38,7 @@ _ADVICE = {
     "EROFS": "The disk is mounted read-only: choose another folder.",
     "ENOENT": "Create the folder that should hold it first.",
     "ENOTDIR": "A part of the path is a file: choose another path.",
+    "EEXIST": "There is a file of that name: choose another path.",
     "EISDIR": "There is a folder of that name: choose another path.",
 }
 
@@ -66,6 +68,20 @@ def storage_error(error: OSError, action: str, path: Path) -> StorageError:
     wrapped = StorageError(f"Could not {action} {path}: {error.strerror or error}. {advice}")
     wrapped.errno = error.errno
     return wrapped
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in, where they are missing.
+
+    Raises
+    ------
+    StorageError
+        If the system refuses, or a file is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, "make the folder", folder) from error
 
 
 def sync_folder(folder: Path) -> None:

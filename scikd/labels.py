@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from scikd._atomic import atomic_write, atomic_write_bytes, storage_error, sweep
+from scikd._atomic import atomic_write, atomic_write_bytes, make_folder, storage_error, sweep
 from scikd._chunks import array_file, assemble, cover, find_chunks, gaps, write_chunk
 from scikd._manifest import read_manifest, seal_manifest
 from scikd._progress import Progress, track
@@ -248,7 +248,7 @@ class LabelStore:
             raise InvalidInputError(message)
         digest = inputs if isinstance(inputs, str) else fingerprint_inputs(inputs)
         folder = self._folder(fingerprint, digest)
-        _make(folder)
+        make_folder(folder)
         files = []
         for quantity in quantities:
             array = given[quantity.name]
@@ -346,13 +346,6 @@ class LabelStore:
         return sorted(entries, key=lambda e: (e.name, e.fingerprint, e.inputs)), damaged
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, "make the folder", folder) from error
-
-
 def _problems(
     quantities: Sequence[Quantity], arrays: Mapping[str, np.ndarray], n_samples: int | None
 ) -> list[str]:
@@ -394,7 +387,7 @@ def _fill(
     progress: Progress,
 ) -> int:
     """Label what no intact chunk holds; return how many chunks were there before."""
-    _make(folder / CHUNKS)
+    make_folder(folder / CHUNKS)
     sweep(folder)
     sweep(folder / CHUNKS)
     started = seal_manifest(about)
