@@ -1,4 +1,4 @@
-"""The switch that takes every pair term of this package to zero with two continuous derivatives."""
+"""The switch that takes messages and pair terms to zero with two continuous derivatives."""
 
 from __future__ import annotations
 

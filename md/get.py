@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from scikd.exceptions import InvalidInputError
 
+from ._switch import switch
 from .frames import LARGEST_NUMBER
 from .messages import attention, scalar_messages, vector_messages
 from .model import Architecture, Sites
@@ -111,10 +112,10 @@ class RadialBasis(nn.Module):
 
     def envelope(self, r: Tensor) -> Tensor:
         """Return the envelope at distances r, shape (n,) in Å: 1 at zero, 0 from the cutoff on."""
-        x = (r / self.cutoff).clamp(max=1.0)
         if self.kind == "cosine":
+            x = (r / self.cutoff).clamp(max=1.0)
             return 0.5 * (torch.cos(math.pi * x) + 1.0)
-        return 1.0 + x**3 * (x * (15.0 - 6.0 * x) - 10.0)
+        return switch(r, 0.0, self.cutoff)
 
     def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """Return the basis, shape (n, n_radial), and the envelope, shape (n,), at distances r."""
