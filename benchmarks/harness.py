@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("SCIKD_DATA") or ROOT.parent / "shared" / "data")
 
 
 class Row(TypedDict):

@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 import torch
 
-from benchmarks.harness import ROOT, Row, row
+from benchmarks.harness import DATA, ROOT, Row, row
 from scikd.md.evaluation import evaluate, split_forces
 from scikd.md.frames import AtomicBatch, collate, find_molecules, select, to_ase
 from scikd.md.losses import LossOptions
@@ -39,7 +39,6 @@ from scikd.md.units import GRAM_PER_CM3
 
 __all__ = ["run"]
 
-DATA = Path(os.environ.get("SCIKD_DATA") or ROOT.parent / "shared" / "data") / "md"
 EMBEDDED = ROOT / "data" / "md"
 XTB = LabelKeys(energy="energy_xtb", forces="forces_xtb", molecules="molID")
 TEST = 2  # the number of the test part in the embedded files
@@ -194,14 +193,14 @@ def _mace_epochs(home: Path, place: Path, epochs: int) -> float:
 
 
 def _sets() -> Iterator[tuple[str, AtomicBatch, AtomicBatch]]:
-    clusters = DATA / "carbonate_xtb_clusters"
+    clusters = DATA / "md" / "carbonate_xtb_clusters"
     if clusters.is_dir():
         train, test = (
             read_frames(clusters / f"solvent_xtb_{part}.xyz", keys=XTB)
             for part in ("train_200", "test")
         )
         yield "solvents", _molecular(train), _molecular(test)
-    liquid = DATA / "ecemc_dft_periodic" / "ECEMC.xyz"
+    liquid = DATA / "md" / "ecemc_dft_periodic" / "ECEMC.xyz"
     if liquid.is_file():
         frames = _with_molecules(_molecular(read_frames(liquid)))
         order = np.argsort(_density(frames))

@@ -31,7 +31,7 @@ import torch
 from ase import Atoms
 from threadpoolctl import threadpool_limits
 
-from benchmarks.harness import ROOT, Row, alternate, row
+from benchmarks.harness import DATA, Row, alternate, row
 from scikd.md.bamboo import from_bamboo
 from scikd.md.calculators import ForceFieldCalculator
 from scikd.md.dispersion import D3CSO
@@ -46,7 +46,6 @@ from scikd.md.packing import pack_box
 
 __all__ = ["run"]
 
-DATA = Path(os.environ.get("SCIKD_DATA") or ROOT.parent / "shared" / "data") / "md"
 PEERS = (("graph", "SchNet"), ("graph", "PaiNN"), ("mace", "MACE"))
 LARGEST_FOR_TORCH, LARGEST_FOR_PEERS = 5_000, 2_000
 SWING = 0.05  # Å
@@ -65,7 +64,7 @@ FLOP_PER_ATOM = 2 * 258_000 + 3 * 155_000
 
 def _model() -> ForceField:
     terms = {"electrostatics": Electrostatics(reciprocal="pme"), "dispersion": D3CSO()}
-    weights = DATA / "bamboo_released" / "weights.npz"
+    weights = DATA / "md" / "bamboo_released" / "weights.npz"
     if weights.is_file():
         with np.load(weights) as archive:
             model = from_bamboo(dict(archive), **terms)
@@ -82,7 +81,7 @@ def _boxes(quick: bool) -> Iterator[tuple[str, Atoms]]:
         yield f"{len(box):,} atoms", box
         if quick:
             return
-    release = DATA / "bamboo_released" / "reference_outputs.npz"
+    release = DATA / "md" / "bamboo_released" / "reference_outputs.npz"
     if release.is_file():
         with np.load(release) as arrays:
             numbers, positions, cell = (

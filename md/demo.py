@@ -111,7 +111,7 @@ def hold_parity(options: Options) -> Metrics:
             warmup=60.0,
             seed=options.seed + number,
         )
-        frames += [_with_charge(frame, start) for frame in moved]
+        frames += moved
     logger.info("labelling %d clusters by GFN2-xTB", len(frames))
     with tempfile.TemporaryDirectory() as folder:
         labelled = label_structures(
@@ -123,11 +123,6 @@ def hold_parity(options: Options) -> Metrics:
             progress=options.progress,
         )
         return evaluate(model, from_ase(labelled.frames), progress=options.progress)
-
-
-def _with_charge(frame: Atoms, start: Atoms) -> Atoms:
-    frame.info["total_charge"] = start.info["total_charge"]
-    return frame
 
 
 def run_liquid(options: Options) -> Liquid:

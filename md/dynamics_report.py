@@ -12,7 +12,7 @@ import pandas as pd
 from scikd._plots import PALETTE, render
 from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
 
-from ._trajectory import COLUMNS
+from ._trajectory import COLUMNS, LOG
 
 __all__ = ["block_average", "energy_drift", "plot_dynamics", "read_log"]
 
@@ -48,7 +48,7 @@ def read_log(path: str | Path) -> pd.DataFrame:
         If it is no such log.
     """
     path = Path(path)
-    path = path / "log.csv" if path.is_dir() else path
+    path = path / LOG if path.is_dir() else path
     try:
         log = pd.read_csv(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What all tests share: data from outside the checkout, threads, and Hypothesis."""
+"""What all tests share: data from outside the checkout, the command, threads, and Hypothesis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import joblib
 import pytest
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
+
+from scikd import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_THREADS = 4
@@ -47,6 +49,19 @@ def scikd_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; return exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,19 +33,6 @@ HEAVY = (
 )
 
 
-@pytest.fixture
-def run(capsys):
-    """Run the command in this process; return exit code, standard output and standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return run
-
-
 def loaded_by(code):
     """Return which heavy modules a fresh interpreter has after running the code."""
     script = f"""

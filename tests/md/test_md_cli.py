@@ -15,24 +15,10 @@ import typer
 from ase import Atoms
 from ase.build import molecule
 
-from scikd import cli
 from scikd.exceptions import MissingExtraError
 from scikd.md.frames import from_ase
 from scikd.md.packing import _find_packmol
 from scikd.md.readers import read_frames, write_frames
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command in this process; return exit code, standard output and standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture

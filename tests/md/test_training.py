@@ -222,7 +222,9 @@ def test_an_element_that_a_model_does_not_know_is_refused():
 
 def test_an_output_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="Could not make the folder .*There is a file of that name"):
+    with pytest.raises(
+        StorageError, match="Could not make the folder .*There is a file of that name"
+    ):
         fit(tiny(output=tmp_path / "file"), train=labelled(), progress=False)
 
 
