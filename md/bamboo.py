@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
+from scikd._atomic import storage_error
+from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd.persistence import MANIFEST
 
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
@@ -46,7 +48,7 @@ _PRIORS = ("oplsaa_charge.weight", "electronegativity_table.weight")
 _TABLES = ("c6_emb.weight", "r0_emb.weight")  # constants of the dispersion, which `D3CSO` has
 
 
-def import_bamboo(path: str | Path, output: str | Path) -> Path:
+def import_bamboo(path: str | Path, output: str | Path, *, overwrite: bool = False) -> Path:
     """Read released BAMBOO weights from an ``.npz`` file, and save them as a force field.
 
     Parameters
@@ -55,6 +57,8 @@ def import_bamboo(path: str | Path, output: str | Path) -> Path:
         NumPy archive of the arrays of a model's state dict.
     output : str or pathlib.Path
         Folder of the force field to make.
+    overwrite : bool, default=False
+        Whether to replace a force field that is there.
 
     Returns
     -------
@@ -66,20 +70,41 @@ def import_bamboo(path: str | Path, output: str | Path) -> Path:
     CorruptFileError
         If the file is no NumPy archive, or was cut short.
     InvalidInputError
-        If its arrays are not those of a BAMBOO model; every misfit is listed.
+        If its arrays are not those of a BAMBOO model (every misfit is listed), or there is a force
+        field in the output.
     StorageError
         If the file cannot be read, or the result cannot be written.
     """
+    if (Path(output) / MANIFEST).exists() and not overwrite:
+        message = (
+            f"There is a model in {output} already. Choose another folder, or replace it: "
+            "overwrite=True, on the command line --overwrite."
+        )
+        raise InvalidInputError(message)
+    return save_force_field(from_bamboo(_read_archive(Path(path))), output)
+
+
+def _read_archive(path: Path) -> dict[str, np.ndarray]:
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, AttributeError) as error:
-        message = f"{path} is no archive of NumPy arrays: {error}. Export the weights again."
-        raise CorruptFileError(message) from error
+    except (zipfile.BadZipFile, ValueError, EOFError, AttributeError, TypeError) as error:
+        # NumPy takes what it does not know for a pickle, and advises to load it; nobody should.
+        unknown = "pickle" in str(error) or isinstance(error, TypeError)
+        raise _no_archive(path, "it is something else" if unknown else str(error)) from error
     except OSError as error:
-        message = f"Could not read {path}: {error.strerror or error}. Check the path."
-        raise StorageError(message) from error
-    return save_force_field(from_bamboo(arrays), output)
+        raise storage_error(error, "read", path) from error
+    others = [name for name, values in arrays.items() if not isinstance(values, np.ndarray)]
+    if others:
+        raise _no_archive(path, f"it holds {', '.join(others[:3])}")
+    return arrays
+
+
+def _no_archive(path: Path, problem: str) -> CorruptFileError:
+    return CorruptFileError(
+        f"Expected {path} to be an archive of plain NumPy arrays (.npz), but {problem}. Export the "
+        "weights again, as numpy.savez(path, **arrays) does."
+    )
 
 
 def from_bamboo(

@@ -192,8 +192,12 @@ def label(
 def import_weights(
     weights: Annotated[Path, typer.Argument(help="NumPy archive (.npz) of the released arrays.")],
     output: Annotated[Path, typer.Argument(help="Folder of the force field to make.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model that is there.")
+    ] = False,
 ) -> None:
     """Turn released BAMBOO weights into a force field."""
     from .bamboo import import_bamboo  # noqa: PLC0415
 
-    typer.echo(f"The force field lies in {import_bamboo(weights, output)}")
+    path = import_bamboo(weights, output, overwrite=overwrite)
+    typer.echo(f"The force field lies in {path}")

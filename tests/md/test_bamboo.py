@@ -13,7 +13,8 @@ from scikd.md.dispersion import D3CSO
 from scikd.md.electrostatics import Electrostatics
 from scikd.md.frames import from_ase
 from scikd.md.neighbors import find_neighbors
-from scikd.md.storage import load_force_field
+from scikd.md.storage import load_force_field, save_force_field
+from tests.reference.md_models import force_field
 
 KCAL = units.kcal / units.mol
 PUBLISHED_CUTOFF = 5.0
@@ -92,10 +93,53 @@ def test_arrays_of_something_else_are_refused(weights, tmp_path):
         from_bamboo(short)
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    path = tmp_path / "weights.npz"
+def _as_arrays(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def _as_text(path):
+    path.write_text("weights")
+
+
+def _as_objects(path):
+    with path.open("wb") as file:
+        np.savez(file, weights=np.array([{}], dtype=object))
+
+
+def _as_checkpoint(path):
+    torch.save({"weight": torch.zeros(2)}, path)
+
+
+def _cut_short(path):
     path.write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(CorruptFileError, match="no archive of NumPy arrays"):
+
+
+@pytest.mark.parametrize(
+    "write",
+    [_as_arrays, _as_text, _as_objects, _as_checkpoint, _cut_short],
+    ids=lambda f: f.__name__,
+)
+def test_a_file_that_is_no_archive_of_arrays_is_refused_without_advice_to_load_it(write, tmp_path):
+    path = tmp_path / "weights.npz"
+    write(path)
+    with pytest.raises(CorruptFileError, match="archive of plain NumPy arrays .*savez") as caught:
         import_bamboo(path, tmp_path / "out")
-    with pytest.raises(StorageError, match="Could not read"):
+    assert "pickle" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(StorageError, match="Could not read .*absent.npz"):
         import_bamboo(tmp_path / "absent.npz", tmp_path / "out")
+
+
+def test_a_model_that_is_there_is_kept_unless_it_shall_be_replaced(weights, tmp_path):
+    archive, output = tmp_path / "weights.npz", tmp_path / "model"
+    np.savez(archive, **weights)
+    save_force_field(force_field(), output)
+    with pytest.raises(InvalidInputError, match="There is a model in .*model already.*overwrite"):
+        import_bamboo(archive, output)
+    assert load_force_field(output).force_rule == "conservative"
+    import_bamboo(archive, output, overwrite=True)
+    assert load_force_field(output).force_rule == "published"

@@ -233,6 +233,10 @@ def test_import_bamboo(run, scikd_data, tmp_path):
     code, out, err = run("md", "import-bamboo", weights, tmp_path / "bamboo")
     assert code == 0, err
     assert "The force field lies in" in out
+    code, _, err = run("md", "import-bamboo", weights, tmp_path / "bamboo")
+    assert code == 2
+    assert "replace it: overwrite=True, on the command line --overwrite" in err
+    assert run("md", "import-bamboo", weights, tmp_path / "bamboo", "--overwrite")[0] == 0
     code, _, err = run("md", "import-bamboo", tmp_path / "absent.npz", tmp_path / "other")
     assert code == 2
     assert "absent.npz" in err
