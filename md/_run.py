@@ -56,7 +56,7 @@ class Run:
         self.forces: np.ndarray | None = None  # at the present positions, if known
         self.spent = 0.0  # by thermostat and barostat of the stages before, eV
 
-    def begin(self, atoms: Atoms | None) -> None:
+    def begin(self, atoms: Atoms | None, progress: Progress) -> None:
         """Build, relax, heat; write the first row, frame and checkpoint."""
         options = self.options
         if atoms is None:
@@ -79,7 +79,10 @@ class Run:
             move_mass_to_hydrogen(atoms, options.hydrogen_mass)
         atoms.calc = self.calculator
         self.atoms = atoms
-        relax(atoms, options.minimise_steps)
+        if getattr(self.calculator, "engine", None) == "numba":
+            logger.info("computing the first forces; once, the kernels are compiled for it")
+        atoms.get_forces()
+        relax(atoms, options.minimise_steps, progress)
         self.dof = draw_velocities(atoms, options.temperature, self.rng)
         self.reference = density_of(atoms)
         # At constant volume, what the edges grow by every few steps of the equilibration.
@@ -89,6 +92,13 @@ class Run:
             self.growth = (self.reference / density) ** (1.0 / (3.0 * moves))
         self._enter_stage()
         self.recorder.open()
+        logger.info(
+            "equilibrating for %s, then %s of %s dynamics in steps of %g fs",
+            options.equilibration,
+            options.time,
+            options.ensemble,
+            options.timestep,
+        )
         self._log()
         self.recorder.add_frame(atoms, self.time)
         self._save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ase.io import read
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from ase.optimize import FIRE
 
+from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError, StorageError
 
 from ._integrators import degrees_of_freedom, temperature_of
@@ -84,7 +86,13 @@ def _read(path: Path) -> Atoms:
     try:
         (found,) = read(path, index="-1:")
     except Exception as error:
-        message = f"Could not read a structure from {path}: {type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyError) and re.fullmatch("[A-Z][a-z]{0,2}", str(error.args[0])):
+            reason = f"{error.args[0]!r} is not the symbol of an element"
+        message = (
+            f"Could not read a structure from {path}: {reason}. Expected a file that ASE reads; "
+            "correct it."
+        )
         raise StorageError(message) from error
     batch = from_ase(found)  # which looks for what cannot be a structure
     atoms = Atoms(found.numbers, found.positions, cell=found.cell, pbc=found.pbc)
@@ -129,10 +137,17 @@ def move_mass_to_hydrogen(atoms: Atoms, mass: float) -> None:
     atoms.set_masses(masses)
 
 
-def relax(atoms: Atoms, steps: int) -> None:
+def relax(atoms: Atoms, steps: int, progress: Progress = "auto") -> None:
     """Minimise for a while, in place, so that no strong force is left from packing."""
-    if steps:
-        FIRE(atoms, logfile=None, maxstep=LARGEST_MOVE).run(fmax=LARGEST_FORCE, steps=steps)
+    if not steps:
+        return
+    logger.info("minimising %d atoms, at most %d steps", len(atoms), steps)
+    optimizer = FIRE(atoms, logfile=None, maxstep=LARGEST_MOVE)
+    going = optimizer.irun(fmax=LARGEST_FORCE, steps=steps)
+    for _ in track(going, total=steps, description="minimisation", progress=progress):
+        pass
+    largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
+    logger.info("minimised in %d steps to %.2f eV/Å on an atom", optimizer.nsteps, largest)
 
 
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from scikd._atomic import atomic_write_bytes, make_folder
+from scikd._atomic import atomic_write_bytes, new_folder
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError, MissingExtraError, ScikdError
 
@@ -280,14 +280,13 @@ def run_dynamics(
     one that was not: with a `ForceFieldCalculator` on the CPU; with others, and on a GPU, to
     rounding.
     """
-    folder = Path(options.output)
-    make_folder(folder)
     calculator = calculator if calculator is not None else _calculator(options)
-    with Recorder(folder) as recorder:
+    folder = Path(options.output)
+    with new_folder(folder), Recorder(folder) as recorder:
         run = Run(options, recorder, calculator)
         found = recorder.load()
         if found is None:
-            run.begin(atoms)
+            run.begin(atoms, progress)
         else:
             run.resume(atoms, *found)
         with StopRequest() as stop:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from scikd._atomic import make_folder
+from scikd._atomic import new_folder
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
@@ -298,13 +298,13 @@ def fit(
             )
             for batch in (chosen, held_out)
         )
-        if options.output is not None and rank == 0:
-            make_folder(options.output)
         if model is None and options.initial is not None and options.fit_references:
             _refit_references(force_field, frames, options)
         settings = _settings(options, force_field, chosen, held_out)
         trainer = Trainer(options, force_field, frames, others, settings, shown)
-        trainer.run()
+        folder = options.output if rank == 0 else None
+        with nullcontext() if folder is None else new_folder(folder):
+            trainer.run()
     best = trainer.best.cpu().eval()
     path = trainer.save_best()
     standing = trainer.standing

@@ -8,9 +8,10 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,8 @@ __all__ = [
     "atomic_write_bytes",
     "file_sha256",
     "make_folder",
+    "new_folder",
+    "room_for",
     "storage_error",
     "sweep",
     "sync_folder",
@@ -82,6 +85,47 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, "make the folder", folder) from error
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for what follows; if that fails before it has written there, take it away.
+
+    Raises
+    ------
+    StorageError
+        As `make_folder` does.
+    """
+    places = (folder, *folder.parents)
+    missing = [p for p in places if not os.path.exists(p)]  # noqa: PTH110 - this one never raises
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder that is not empty stays
+            for place in missing:
+                place.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """See that a file can be written before the long work that makes it, as `new_folder` does.
+
+    Raises
+    ------
+    StorageError
+        If its folder cannot be made or written to, or it is itself a folder.
+    """
+    with new_folder(path.parent):
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise storage_error(error, "write", path) from error
+        yield
 
 
 def sync_folder(folder: Path) -> None:

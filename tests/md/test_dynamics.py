@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -730,6 +732,38 @@ def test_a_run_that_blows_up_stops_with_its_last_good_frame(tmp_path, how, limit
 def test_settings_that_mean_nothing_are_refused(changes, words):
     with pytest.raises(InvalidInputError, match=words):
         DynamicsOptions(**changes)
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
+    folder = tmp_path / "outer" / "inner"
+    run = options(folder, ensemble="npt")
+    with pytest.raises(InvalidInputError, match="periodic in three directions"):
+        run_dynamics(run, atoms=molecule("H2O"), calculator=IdealGas())
+    with pytest.raises(StorageError, match="There is no file"):
+        run_dynamics(replace(run, liquid="absent.xyz"), calculator=IdealGas())
+    assert not folder.parent.exists()
+    folder.mkdir(parents=True)
+    with pytest.raises(StorageError, match="There is no file"):
+        run_dynamics(replace(run, liquid="absent.xyz"), calculator=IdealGas())
+    assert folder.exists(), "somebody else made it"
+
+
+def test_a_symbol_that_is_no_element_is_named(tmp_path):
+    path = tmp_path / "start.xyz"
+    path.write_text("2\n\nXx 0 0 0\nH 0 0 1\n")
+    with pytest.raises(StorageError, match=r"start.xyz: 'Xx' is not the symbol of an element\. "):
+        run_dynamics(options(tmp_path / "run", liquid=str(path)), calculator=IdealGas())
+
+
+def test_each_stage_is_said(tmp_path, caplog):
+    atoms = argon(2)
+    run = options(tmp_path, minimise_steps=3, time="20fs", equilibration="10fs")
+    with caplog.at_level(logging.INFO, "scikd.md"):
+        run_dynamics(run, atoms=atoms, calculator=lennard_jones(atoms))
+    stages = [record.message for record in caplog.records]
+    assert stages[0] == "minimising 32 atoms, at most 3 steps"
+    assert re.match(r"minimised in [0-3] steps to [\d.]+ eV/Å on an atom", stages[1])
+    assert stages[2] == "equilibrating for 10fs, then 20fs of nvt dynamics in steps of 5 fs"
 
 
 def test_a_structure_that_does_not_fit_the_settings_is_refused(tmp_path):
