@@ -20,7 +20,7 @@ from scikd.teachers import Teacher
 from ._engines import DTYPES, Engine, choose_engine, fingerprint_of, frozen_copy, make_engine
 from ._labels import LABELS, QUANTITIES, total_charge_of
 from .frames import check_geometry, from_ase
-from .guard import Guard, Response, distance_limits
+from .guard import Guard, Response, charge_limits, distance_limits
 from .model import ForceField
 from .storage import load_force_field
 
@@ -127,6 +127,7 @@ class ForceFieldCalculator(_ChargedCalculator):
         self.skin, self.threads, self.total_charge = skin, threads, total_charge
         self.guard = _as_guard(guard)
         self._limits = distance_limits(model.metadata.get("training_range"))
+        self._charges = charge_limits(model.metadata.get("total_charges"))
         self._made: Engine | None = None
         self._rebuilds = 0
         self._reference: tuple[np.ndarray, np.ndarray] | None = None
@@ -176,10 +177,9 @@ class ForceFieldCalculator(_ChargedCalculator):
             self.force_field.check_elements(
                 torch.as_tensor(atoms.numbers, device=self.force_field.device)
             )
-        engine = self._engine()
-        found = engine.compute(
-            atoms.positions, atoms.numbers, atoms.cell[:], atoms.pbc, self._charge(atoms)
-        )
+        engine, charge = self._engine(), self._charge(atoms)
+        self.guard.check_charge(self._charges, charge)
+        found = engine.compute(atoms.positions, atoms.numbers, atoms.cell[:], atoms.pbc, charge)
         if engine.verlet.rebuilds != self._rebuilds:
             self._rebuilds = engine.verlet.rebuilds
             self._reference = atoms.positions.copy(), atoms.cell[:].copy()
@@ -221,7 +221,10 @@ class ForceFieldCalculator(_ChargedCalculator):
 
 
 def _as_guard(given: Given) -> Guard:
-    return given if isinstance(given, Guard) else Guard(given or "ignore", given or "ignore")
+    if isinstance(given, Guard):
+        return given
+    response = given or "ignore"
+    return Guard(response, response, charge=response)
 
 
 class CalculatorTeacher(Teacher):

@@ -1,11 +1,13 @@
 """Guard against extrapolation: what a model never saw, it does not know.
 
 An unknown element is always an error. Two atoms that are closer than any of their kind in training,
-or an ensemble whose members disagree, are a warning or an error, by choice.
+a total charge beyond those in training, or an ensemble whose members disagree, are a warning or an
+error, by choice.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -21,10 +23,23 @@ from .frames import LARGEST_NUMBER, AtomicBatch
 from .kernels.contacts import worst_contact
 from .neighbors import find_neighbors
 
-__all__ = ["ExtrapolationWarning", "Guard", "Response", "distance_limits", "training_range"]
+__all__ = [
+    "ExtrapolationWarning",
+    "Guard",
+    "Response",
+    "charge_limits",
+    "distance_limits",
+    "training_range",
+]
 
 Response = Literal["warn", "raise", "ignore"]
 
+ADVICE = {
+    "distance": "Train on such structures, relax the start, or add a repulsive floor (ZBL)",
+    "charge": "Check the total charge, or train on such structures",
+    "spread": "Train on such structures, or relax the start",
+}
+ROUNDING = 1e-3  # e, of a sum of charges
 REACH = 3.0  # Å; what two elements do beyond it, an absent pair of them does not tell
 
 
@@ -74,11 +89,14 @@ class Guard:
         When the members of an ensemble disagree.
     max_spread : float or None, default=None
         In eV/Å: the largest spread of the force on an atom that counts as agreement. None is any.
+    charge : {"warn", "raise", "ignore"}, default="warn"
+        When the total charge is beyond those in training. Nothing is checked for a model whose
+        metadata hold no ``"total_charges"``.
 
     Attributes
     ----------
     counts : dict of str to int
-        How many structures were beyond training, by ``"distance"`` and ``"spread"``.
+        How many structures were beyond training, by ``"distance"``, ``"charge"`` and ``"spread"``.
 
     Notes
     -----
@@ -90,8 +108,10 @@ class Guard:
         distance: Response = "warn",
         spread: Response = "warn",
         max_spread: float | None = None,
+        charge: Response = "warn",
     ) -> None:
-        for name, response in (("distance", distance), ("spread", spread)):
+        given = {"distance": distance, "spread": spread, "charge": charge}
+        for name, response in given.items():
             if response not in get_args(Response):
                 message = f"Expected {name} to be 'warn', 'raise' or 'ignore'; got {response!r}."
                 raise InvalidInputError(message)
@@ -99,14 +119,18 @@ class Guard:
             message = f"Expected max_spread > 0 eV/Å or None; got {max_spread!r}."
             raise InvalidInputError(message)
         self.distance, self.spread, self.max_spread = distance, spread, max_spread
+        self.charge = charge
         self.reset()
 
     def __repr__(self) -> str:
-        return f"Guard({self.distance!r}, {self.spread!r}, max_spread={self.max_spread!r})"
+        return (
+            f"Guard({self.distance!r}, {self.spread!r}, max_spread={self.max_spread!r}, "
+            f"charge={self.charge!r})"
+        )
 
     def reset(self) -> None:
         """Forget what was met, and warn anew."""
-        self.counts = {"distance": 0, "spread": 0}
+        self.counts = dict.fromkeys(ADVICE, 0)
 
     def check_distances(
         self, limits: np.ndarray | None, positions: np.ndarray, numbers: np.ndarray, near: HalfList
@@ -143,6 +167,24 @@ class Guard:
             f"{limits[numbers[i], numbers[j]]:.3f} Å ({count} such pairs)",
         )
 
+    def check_charge(self, limits: tuple[float, float] | None, total_charge: float) -> None:
+        """Compare the total charge of a structure, in e, with those in training.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is beyond the limits (what `charge_limits` returned), and ``charge="raise"``.
+        """
+        if limits is None or self.charge == "ignore":
+            return
+        least, most = limits
+        if not least - ROUNDING <= total_charge <= most + ROUNDING:
+            self._respond(
+                "charge",
+                f"The total charge is {total_charge:+g} e, and the model has seen {least:+g} to "
+                f"{most:+g} e",
+            )
+
     def check_spread(self, spread: np.ndarray) -> None:
         """Compare the spread of the forces on atoms, shape (n_atoms,) in eV/Å, with the threshold.
 
@@ -161,9 +203,9 @@ class Guard:
                 f"{spread[atom]:.3g} eV/Å, and {self.max_spread:g} eV/Å was allowed",
             )
 
-    def _respond(self, kind: Literal["distance", "spread"], problem: str) -> None:
+    def _respond(self, kind: Literal["distance", "charge", "spread"], problem: str) -> None:
         self.counts[kind] += 1
-        advice = "Train on such structures, relax the start, or add a repulsive floor (ZBL)"
+        advice = ADVICE[kind]
         if getattr(self, kind) == "raise":
             raise InvalidInputError(f"{problem}. {advice}.")
         if self.counts[kind] == 1:
@@ -194,3 +236,23 @@ def distance_limits(ranges: Mapping[str, Any] | None) -> np.ndarray | None:
         a, b = atomic_numbers[first], atomic_numbers[second]
         limits[a, b] = limits[b, a] = distance
     return limits
+
+
+def charge_limits(seen: Any) -> tuple[float, float] | None:
+    """Return the least and the greatest total charge in training, in e; None if nobody noted them.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are not two numbers in this order.
+    """
+    if seen is None:
+        return None
+    try:
+        least, most = (float(charge) for charge in seen)
+    except (TypeError, ValueError):
+        least, most = math.nan, math.nan
+    if not least <= most:
+        message = f"Expected the least and the greatest total charge in training; got {seen!r}."
+        raise InvalidInputError(message)
+    return least, most

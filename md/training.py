@@ -367,10 +367,18 @@ def _refit_references(force_field: ForceField, frames: FrameSet, options: Traini
 
 
 def _note_range(force_field: ForceField, train: AtomicBatch) -> None:
-    """Add to the metadata how close two elements come in training; what was known stays."""
-    old = force_field.metadata.get("training_range", {})
+    """Add to the metadata how close two elements come in training, and which charges it holds.
+
+    What was known stays. Of a model from before charges were noted, nobody knows which it has seen.
+    """
+    about = force_field.metadata
+    charges = train.total_charge.tolist()
+    if "total_charges" in about or "training_range" not in about:
+        seen = [*charges, *about.get("total_charges", [])]
+        about["total_charges"] = [min(seen), max(seen)]
+    old = about.get("training_range", {})
     new = training_range(train)
-    force_field.metadata["training_range"] = old | {
+    about["training_range"] = old | {
         pair: min(distance, old.get(pair, distance)) for pair, distance in new.items()
     }
 

@@ -12,7 +12,13 @@ from ase.build import molecule
 from scikd.exceptions import InvalidInputError
 from scikd.md.calculators import EnsembleCalculator, ForceFieldCalculator
 from scikd.md.frames import from_ase
-from scikd.md.guard import ExtrapolationWarning, Guard, distance_limits, training_range
+from scikd.md.guard import (
+    ExtrapolationWarning,
+    Guard,
+    charge_limits,
+    distance_limits,
+    training_range,
+)
 from scikd.md.neighbors import VerletList
 from tests.reference.md_models import force_field, structure
 
@@ -63,7 +69,7 @@ def test_a_structure_of_the_training_data_is_never_beyond_them():
         guard = Guard("raise")
         # The last digit may differ between the two lists.
         check(guard, atoms, limits * (1 - 1e-12))
-        assert guard.counts == {"distance": 0, "spread": 0}
+        assert not any(guard.counts.values())
 
 
 @pytest.mark.parametrize("periodic", [True, False])
@@ -133,6 +139,44 @@ def test_settings_that_mean_nothing_are_refused(arguments, words):
 def test_a_range_that_is_none_is_refused(ranges):
     with pytest.raises(InvalidInputError, match="Expected a training range"):
         distance_limits(ranges)
+
+
+def test_a_total_charge_beyond_training_is_told():
+    guard = Guard()
+    for charge in (-1.0, 0.5, 2.0, 2.0 + 1e-6):
+        guard.check_charge((-1.0, 2.0), charge)  # a warning would be an error here
+    with pytest.warns(ExtrapolationWarning, match=r"is \+3 e, .* seen -1 to \+2 e. Check"):
+        guard.check_charge((-1.0, 2.0), 3.0)
+    guard.check_charge((-1.0, 2.0), -2.0)
+    assert guard.counts["charge"] == 2
+    with pytest.raises(InvalidInputError, match="total charge is -2 e"):
+        Guard(charge="raise").check_charge((-1.0, 2.0), -2.0)
+    Guard(charge="ignore").check_charge((-1.0, 2.0), 9.0)
+    Guard(charge="raise").check_charge(charge_limits(None), 9.0)
+
+
+@pytest.mark.parametrize("seen", [[1.0], [1.0, -1.0], ["a", "b"], 3.0, [0.0, float("nan")]])
+def test_charges_that_are_no_range_are_refused(seen):
+    assert charge_limits([-1, 2]) == (-1.0, 2.0)
+    with pytest.raises(InvalidInputError, match="least and the greatest total charge"):
+        charge_limits(seen)
+
+
+@pytest.mark.parametrize("engine", ["torch", "numba"])
+def test_the_calculator_asks_the_guard_about_charges(engine):
+    atoms = structure(5, 1, periodic=False)
+    model = force_field(metadata={"total_charges": [-1.0, 0.0]})
+    atoms.info["total_charge"] = 1.0
+    atoms.calc = ForceFieldCalculator(model, engine=engine, guard="raise")
+    with pytest.raises(InvalidInputError, match=r"is \+1 e, and the model has seen -1 to \+0 e"):
+        atoms.get_forces()
+    atoms.info["total_charge"] = -1.0
+    atoms.get_forces()
+    for old in (force_field(), model):
+        guard = None if old is model else "raise"
+        atoms.info["total_charge"] = 5.0
+        atoms.calc = ForceFieldCalculator(old, engine=engine, guard=guard)
+        atoms.get_forces()
 
 
 @pytest.mark.parametrize("engine", ["torch", "numba"])

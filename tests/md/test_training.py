@@ -29,7 +29,13 @@ from scikd.md.frames import from_ase, select
 from scikd.md.losses import DivergedError, LossOptions
 from scikd.md.neighbors import find_neighbors
 from scikd.md.storage import load_force_field
-from scikd.md.training import TrainingOptions, _structures, build_force_field, fit
+from scikd.md.training import (
+    TrainingOptions,
+    _note_range,
+    _structures,
+    build_force_field,
+    fit,
+)
 
 TINY = {"dim": 8, "n_heads": 2, "n_layers": 2, "n_radial": 6, "n_hidden": 1, "cutoff": 4.0}
 
@@ -130,6 +136,19 @@ def test_files_are_read_and_a_model_is_trained_on(tmp_path):
     second = fit(again, progress=False)
     assert second.history[0]["validation_loss"] < first.history[0]["validation_loss"]
     assert torch.equal(second.force_field.references, first.force_field.references)
+    assert first.force_field.metadata["total_charges"] == [0.0, 0.0]
+
+
+def test_a_model_knows_the_total_charges_that_it_has_seen():
+    data = labelled()
+    charged = replace(data, total_charge=torch.linspace(-1.0, 2.0, data.n_structures))
+    model = build_force_field(tiny(), {1, 8})
+    for structures, seen in ((data, [0.0, 0.0]), (charged, [-1.0, 2.0]), (data, [-1.0, 2.0])):
+        _note_range(model, structures)
+        assert model.metadata["total_charges"] == seen
+    del model.metadata["total_charges"]  # as in a model from before they were noted
+    _note_range(model, data)
+    assert "total_charges" not in model.metadata
 
 
 def test_another_level_of_theory_is_taken_up_by_the_references(tmp_path):
