@@ -34,6 +34,7 @@ QUANTITIES = {
     "dipole": ("dipole", "me·Å", 1e3),
     "stress": ("stress", "meV/Å³", 1e3),
 }
+SHIFTED = 0.05  # eV/atom: a common error of all energies that is not the model's fault
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Metrics:
     errors : dict of str to ErrorSummary
         By quantity: those of "energy" (per atom), "forces", "within" and "between" molecules,
         "net_forces" and "torques" on molecules, "charges", "dipole" and "stress" that have labels.
+        Of molecules only where a structure has several.
     by_element : dict of str to dict of str to ErrorSummary
         "forces" and "charges", by symbol of the element.
     predictions, labels : dict of str to ndarray
@@ -75,6 +77,8 @@ class Metrics:
         to the references of the force field.
     numbers : ndarray of shape (n_atoms,)
         Atomic numbers, in the order of forces and charges.
+    hint : str
+        What the errors betray, such as energies with another zero; empty if nothing does.
     """
 
     errors: dict[str, ErrorSummary]
@@ -82,6 +86,7 @@ class Metrics:
     predictions: dict[str, np.ndarray] = field(repr=False)
     labels: dict[str, np.ndarray] = field(repr=False)
     numbers: np.ndarray = field(repr=False)
+    hint: str = ""
 
     def table(self) -> Table:
         """Return the errors by quantity, for a report or a terminal."""
@@ -90,8 +95,9 @@ class Metrics:
             for name, e in self.errors.items()
         ]
         columns = ("quantity", "RMSE", "MAE", "spread of labels", "unit", "n")
-        note = "Between molecules: what moves or turns a molecule as a whole. Within: the rest."
-        return Table("Errors", columns, rows, note=note if "within" in self.errors else "")
+        split = "Between molecules: what moves or turns a molecule as a whole. Within: the rest."
+        notes = [split if "within" in self.errors else "", self.hint]
+        return Table("Errors", columns, rows, note=" ".join(filter(None, notes)))
 
     def element_table(self) -> Table:
         """Return the errors by element."""
@@ -173,6 +179,7 @@ def evaluate(
         {name: predicted for name, (predicted, _) in pairs.items()},
         {name: label for name, (_, label) in pairs.items()},
         numbers,
+        "" if centred else _hint(pairs, force_field.metadata.get("level")),
     )
 
 
@@ -281,7 +288,7 @@ def _pairs(
         known = labels(name, batch)
         if known is not None:
             pairs[name] = (found[name].double(), known.double())
-    if batch.forces is not None and bool((batch.molecules >= 0).any()):
+    if batch.forces is not None and _several_molecules(batch):
         predicted, right = (split_forces(batch, forces) for forces in pairs["forces"])
         pairs |= {name: (predicted[name], right[name]) for name in predicted}
     return {
@@ -289,6 +296,32 @@ def _pairs(
         for name, (predicted, known) in pairs.items()
         if not bool(known.isnan().all())
     }
+
+
+def _several_molecules(batch: AtomicBatch) -> bool:
+    """Say whether a structure has more than one molecule that is known."""
+    known = batch.molecules >= 0
+    keys = torch.stack([batch.batch, batch.molecules], dim=1)[known]
+    structures = torch.unique(keys, dim=0)[:, 0]
+    return bool((structures[1:] == structures[:-1]).any())
+
+
+def _hint(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], level: Any) -> str:
+    """Say so if energies are off by something that most structures have in common."""
+    if "energy" not in pairs:
+        return ""
+    predicted, known = pairs["energy"]
+    errors = (predicted - known)[~np.isnan(known)]
+    mean = errors.mean()
+    if len(errors) < 2 or abs(mean) < max(SHIFTED, errors.std()):
+        return ""
+    learnt = f" ({level})" if level else ""
+    return (
+        f"The energies are off by {mean:+.3g} eV per atom on average, more than they scatter: the "
+        f"labels may be of another level of theory than the model's{learnt}, which has another "
+        "zero. For structures of one composition centred=True (--centred) takes the mean off; "
+        "forces can be compared as they are."
+    )
 
 
 def _summary(name: str, predicted: np.ndarray, known: np.ndarray) -> ErrorSummary | None:

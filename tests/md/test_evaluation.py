@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -150,6 +151,34 @@ def test_errors_are_what_was_added():
     assert carbon.rmse == pytest.approx(0.0, abs=1e-9)
     centred = evaluate(model, spoilt, centred=True, progress=False)
     assert centred.errors["energy"].rmse < 1e-6
+
+
+def test_energies_with_another_zero_are_told_with_what_to_do():
+    batch, model = labelled(8)
+    model.metadata["level"] = "GFN2-xTB"
+    shifted = replace(batch, energy=batch.energy - 40.0 * batch.counts)
+    hint = evaluate(model, shifted, progress=False).hint
+    assert re.match(r"The energies are off by \+40 eV per atom.*\(GFN2-xTB\).*--centred", hint)
+    assert evaluate(model, shifted, centred=True, progress=False).hint == ""
+    few_meV = replace(batch, energy=batch.energy + 0.002 * batch.counts)
+    scatter = torch.linspace(-9.0, 9.0, 8) + 1.0
+    for others in (batch, few_meV, replace(batch, energy=batch.energy + scatter * batch.counts)):
+        assert evaluate(model, others, progress=False).hint == ""
+    table = evaluate(model, shifted, progress=False).table()
+    assert table.note.endswith(hint)
+    assert table.note.startswith("Between molecules")
+
+
+def test_single_molecules_have_no_rows_for_what_is_between_them():
+    model = force_field()
+    frames = [molecule("H2O"), molecule("CH3OH")]
+    for frame in frames:
+        frame.set_array("molecules", np.zeros(len(frame), dtype=int))
+    batch = from_ase(frames)
+    batch = replace(batch, forces=torch.zeros_like(batch.positions))
+    metrics = evaluate(model, batch, progress=False)
+    assert list(metrics.errors) == ["forces"]
+    assert metrics.table().note == ""
 
 
 def test_energies_do_not_hide_behind_their_references():
