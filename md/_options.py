@@ -72,9 +72,8 @@ def load_options(
     problems: list[str] = []
     options = _build(cls, given, "", problems)
     if problems:
-        where = "" if path is None else f" in {path}"
-        message = f"Expected options of {cls.__name__}{where}; but " + "; ".join(problems) + "."
-        raise InvalidInputError(message)
+        where = "these options" if path is None else f"the options in {path}"
+        raise InvalidInputError(f"Cannot use {where}: {'; '.join(problems)}.")
     return options
 
 
@@ -268,7 +267,8 @@ def _build(cls: type[Any], given: Any, prefix: str, problems: list[str]) -> Any:
     try:
         return cls(**values)
     except InvalidInputError as error:
-        problems.append(str(error).rstrip("."))
+        said = str(error).rstrip(".")
+        problems.append(said[0].lower() + said[1:])
         return None
 
 
@@ -351,8 +351,10 @@ def _spell(kind: Any) -> str:
         return " or ".join(_spell(argument) for argument in arguments)
     if origin is Literal:
         return " or ".join(repr(choice) for choice in arguments)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"{len(arguments)} values, each {_spell(arguments[0])}"
     if origin in (tuple, list):
-        return f"a list of {_spell(arguments[0])}"
+        return f"a list, each {_spell(arguments[0])}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(kind, "a path" if kind is Path else str(kind))
 

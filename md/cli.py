@@ -8,7 +8,8 @@ imports torch, and ``scikd md --help`` shall not.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -65,9 +66,24 @@ def _sample(
     from .readers import write_frames  # noqa: PLC0415
     from .sampling import sample_structures  # noqa: PLC0415
 
-    structures = sample_structures(options, folder=folder, n_jobs=jobs)
-    write_frames(output, from_ase(structures))
+    with _structures_in(output):
+        structures = sample_structures(options, folder=folder, n_jobs=jobs)
+        write_frames(output, from_ase(structures))
     typer.echo(f"{len(structures)} structures lie in {output}")
+
+
+@contextmanager
+def _structures_in(output: Path) -> Iterator[None]:
+    """See that structures can be written to a file, before the work that makes them."""
+    from scikd._atomic import room_for  # noqa: PLC0415
+
+    from .readers import SUFFIXES  # noqa: PLC0415
+
+    if SUFFIXES.get(output.suffix.lower()) not in {"extxyz", "hdf5"}:
+        message = f"Expected an output named .h5, .hdf5, .xyz or .extxyz; got {output.name!r}."
+        raise InvalidInputError(message)
+    with room_for(output):
+        yield
 
 
 BUILT: dict[str, tuple[str, str, Callable[..., None]]] = {
@@ -133,23 +149,26 @@ def evaluate_model(
     total_charge: TotalCharge = 0.0,
 ) -> None:
     """Compare a force field with labels."""
-    from scikd._atomic import atomic_write_bytes  # noqa: PLC0415
+    from scikd._atomic import atomic_write_bytes, room_for  # noqa: PLC0415
 
     from ._training_data import as_batch  # noqa: PLC0415
     from .evaluation import evaluate  # noqa: PLC0415
     from .storage import load_force_field  # noqa: PLC0415
     from .training_report import training_report  # noqa: PLC0415
 
-    structures = as_batch(data, total_charge=total_charge)
-    metrics = evaluate(load_force_field(model), structures, centred=centred)
-    typer.echo(metrics.table().to_text())
-    if numbers is not None:
-        text = json.dumps(metrics.as_dict(), indent=1)
-        atomic_write_bytes(numbers, text.encode())
-        typer.echo(f"The errors lie in {numbers}")
-    if report is not None:
-        page = training_report(metrics=metrics, title=f"Errors of {model}").write_html(report)
-        typer.echo(f"The report lies in {page}")
+    with ExitStack() as stack:
+        for path in filter(None, (numbers, report)):
+            stack.enter_context(room_for(path.expanduser()))
+        structures = as_batch(data, total_charge=total_charge)
+        metrics = evaluate(load_force_field(model), structures, centred=centred)
+        typer.echo(metrics.table().to_text())
+        if numbers is not None:
+            text = json.dumps(metrics.as_dict(), indent=1)
+            atomic_write_bytes(numbers.expanduser(), text.encode())
+            typer.echo(f"The errors lie in {numbers}")
+        if report is not None:
+            page = training_report(metrics=metrics, title=f"Errors of {model}").write_html(report)
+            typer.echo(f"The report lies in {page}")
 
 
 @app.command("label")
@@ -172,20 +191,35 @@ def label(
     """Compute energies, forces, charges and dipoles by GFN2-xTB or DFT."""
     from ._training_data import as_batch  # noqa: PLC0415
     from .frames import from_ase, to_ase  # noqa: PLC0415
-    from .labelling import DFTTeacher, XTBTeacher, label_structures  # noqa: PLC0415
+    from .labelling import label_structures  # noqa: PLC0415
     from .readers import write_frames  # noqa: PLC0415
 
-    frames = to_ase(as_batch(data, total_charge=total_charge))
-    xc, slash, basis = method.partition("/")
-    # A box has a stress and no dipole, a cluster the other way round.
-    last = "stress" if all(frame.pbc.all() for frame in frames) else "dipole"
-    wanted = ("energy", "forces", "charges", last)
-    teacher = DFTTeacher(xc, basis) if slash else XTBTeacher(method, properties=wanted)  # type: ignore[arg-type]
-    failures: Literal["drop", "raise"] = "drop" if drop else "raise"
-    labelled = label_structures(frames, teacher, store, n_jobs=jobs, failures=failures)
-    write_frames(output, from_ase(labelled.frames), level=teacher.name)
+    with _structures_in(output):
+        frames = to_ase(as_batch(data, total_charge=total_charge))
+        # A box has a stress and no dipole, a cluster the other way round.
+        last = "stress" if all(frame.pbc.all() for frame in frames) else "dipole"
+        teacher = _teacher(method, ("energy", "forces", "charges", last))
+        failures: Literal["drop", "raise"] = "drop" if drop else "raise"
+        labelled = label_structures(frames, teacher, store, n_jobs=jobs, failures=failures)
+        write_frames(output, from_ase(labelled.frames), level=teacher.name)
     left_out = f", {len(labelled.failures)} left out" if labelled.failures else ""
     typer.echo(f"{len(labelled.frames)} labelled structures lie in {output}{left_out}")
+
+
+def _teacher(method: str, properties: Sequence[str]) -> Any:
+    """Return the teacher that a method names, or say which names there are."""
+    from .labelling import METHODS, DFTTeacher, XTBTeacher  # noqa: PLC0415
+
+    xc, _, basis = method.partition("/")
+    if xc and basis:
+        return DFTTeacher(xc, basis)
+    if method not in METHODS:
+        message = (
+            f"Expected a method of {', '.join(METHODS)}, or a functional and a basis, such as "
+            f"'PBE0/def2-SVPD'; got {method!r}."
+        )
+        raise InvalidInputError(message)
+    return XTBTeacher(method, properties=properties)  # type: ignore[arg-type]
 
 
 @app.command("import-bamboo")

@@ -32,6 +32,7 @@ from .teachers import CONVERGED, PROPERTIES, Structures, StructureTeacher
 from .units import BOHR, HARTREE, stress_from_virial
 
 __all__ = [
+    "METHODS",
     "DFTTeacher",
     "Failures",
     "LabelledStructures",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 Failures = Literal["raise", "drop"]
+METHODS = ("GFN2-xTB", "GFN1-xTB", "IPEA1-xTB")
+"""The Hamiltonians that tblite knows."""
 
 # Hartree; tblite's own, of CODATA 2018, which differs from ours by 6e-7: labels stay what they are.
 KELVIN = 3.166808578545117e-06
@@ -82,8 +85,8 @@ class XTBTeacher(StructureTeacher):
         name: str | None = None,
     ) -> None:
         super().__init__(name or method, properties)
-        if method not in {"GFN2-xTB", "GFN1-xTB", "IPEA1-xTB"}:
-            message = f"Expected 'GFN2-xTB', 'GFN1-xTB' or 'IPEA1-xTB'; got {method!r}."
+        if method not in METHODS:
+            message = f"Expected a method of {', '.join(METHODS)}; got {method!r}."
             raise InvalidInputError(message)
         self.method = method
         self.accuracy = accuracy

@@ -117,7 +117,7 @@ class LossOptions:
         if not problems and not any(self.weights.values()):
             problems.append("all weights are 0, so there is nothing to learn")
         if problems:
-            message = f"Expected the options of a loss; but {'; '.join(problems)}."
+            message = f"Cannot make a loss of these options: {'; '.join(problems)}."
             raise InvalidInputError(message)
 
     @property

@@ -25,6 +25,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out
 
 from .frames import from_ase, to_ase
+from .labelling import METHODS
 from .molecules import get_species, parse_mixture
 from .moves import cut_cluster, find_bonds, is_sane, scale_molecules
 from .packing import pack_box, pack_cluster
@@ -48,8 +49,10 @@ class SamplingOptions:
     ----------
     mixture : str, default="EC:DMC:LiPF6 5:7:1"
         What clusters and boxes are made of; see `scikd.md.molecules.parse_mixture`.
-    n_clusters, n_boxes : int, default=20, 0
-        How many trajectories of free clusters, and of periodic boxes.
+    n_clusters : int, default=20
+        How many trajectories of free clusters.
+    n_boxes : int, default=0
+        How many trajectories of periodic boxes.
     cluster_molecules : tuple of 2 ints, default=(1, 8)
         Least and greatest number of molecules of a cluster. They are drawn one by one by their mole
         fractions, so clusters of a salt may be charged.
@@ -61,8 +64,10 @@ class SamplingOptions:
         Densities at the start over that of the liquid; drawn at random.
     n_frames : int, default=5
         Frames of a trajectory.
-    interval, warmup : float, default=40.0, 100.0
-        Time in fs between frames, and before the first interval.
+    interval : float, default=40.0
+        Time in fs between frames.
+    warmup : float, default=100.0
+        Time in fs before the first interval.
     volume_scales : tuple of float, default=(0.85, 1.3)
         Least and greatest factor on distances between molecules.
     n_scaled : int, default=1
@@ -100,25 +105,31 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         parse_mixture(self.mixture)
-        (few, many), (low, high) = self.cluster_molecules, self.cut_molecules
-        problems = {
-            "n_clusters + n_boxes >= 1": min(self.n_clusters, self.n_boxes) >= 0
-            and self.n_clusters + self.n_boxes >= 1,
-            "1 <= cluster_molecules[0] <= cluster_molecules[1]": 1 <= few <= many,
-            "1 <= cut_molecules[0] <= cut_molecules[1]": 1 <= low <= high,
-            "temperatures > 0": bool(self.temperatures) and min(self.temperatures) > 0,
-            "density_scales > 0": bool(self.density_scales) and min(self.density_scales) > 0,
-            "0 < volume_scales[0] <= volume_scales[1]": 0
-            < self.volume_scales[0]
-            <= self.volume_scales[1],
-            "n_frames >= 1, n_scaled >= 0, n_cut >= 0": self.n_frames >= 1
-            and min(self.n_scaled, self.n_cut) >= 0,
-            "interval > 0, warmup >= 0": self.interval > 0 and self.warmup >= 0,
+        expected = {
+            "n_clusters + n_boxes >= 1": (
+                (self.n_clusters, self.n_boxes),
+                min(self.n_clusters, self.n_boxes) >= 0 and self.n_clusters + self.n_boxes >= 1,
+            ),
+            "temperatures > 0": (self.temperatures, _positive(self.temperatures)),
+            "density_scales > 0": (self.density_scales, _positive(self.density_scales)),
+            "n_frames >= 1": (self.n_frames, self.n_frames >= 1),
+            "n_scaled >= 0": (self.n_scaled, self.n_scaled >= 0),
+            "n_cut >= 0": (self.n_cut, self.n_cut >= 0),
+            "interval > 0": (self.interval, self.interval > 0),
+            "warmup >= 0": (self.warmup, self.warmup >= 0),
+            f"method of {', '.join(METHODS)}": (self.method, self.method in METHODS),
         }
-        wrong = [what for what, holds in problems.items() if not holds]
+        for name in ("cluster_molecules", "cut_molecules", "volume_scales"):
+            pair = getattr(self, name)
+            ordered = len(pair) == 2 and 0 < pair[0] <= pair[1]
+            expected[f"{name} as a least and a greatest, both positive"] = pair, ordered
+        wrong = [f"{what}, got {value!r}" for what, (value, holds) in expected.items() if not holds]
         if wrong:
-            message = f"Expected {'; '.join(wrong)} of the sampling options; got {self}."
-            raise InvalidInputError(message)
+            raise InvalidInputError(f"Expected {'; '.join(wrong)}.")
+
+
+def _positive(values: tuple[float, ...]) -> bool:
+    return bool(values) and min(values) > 0
 
 
 def explore(

@@ -207,7 +207,7 @@ class TrainingOptions:
         if self.loss.weights["qeq"] > 0 and not self.electrostatics:
             problems.append("loss.qeq is more than 0, which needs electrostatics")
         if problems:
-            message = f"Expected options of a training; but {'; '.join(problems)}."
+            message = f"Cannot train with these options: {'; '.join(problems)}."
             raise InvalidInputError(message)
 
     @property

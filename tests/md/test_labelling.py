@@ -381,7 +381,7 @@ def test_structures_that_cannot_be_labelled_are_named_before_any_work(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: XTBTeacher("GFN0-xTB"), "Expected 'GFN2-xTB'.*got 'GFN0-xTB'"),
+        (lambda: XTBTeacher("GFN0-xTB"), "Expected a method of GFN2-xTB, .*got 'GFN0-xTB'"),
         (lambda: XTBTeacher(properties=["virial"]), "Expected properties among"),
         (lambda: XTBTeacher(properties=[]), "Expected properties among"),
         (lambda: DFTTeacher(properties=["stress"]), "'charges', 'dipole'.* got .'stress'"),

@@ -19,6 +19,8 @@ from scikd.exceptions import MissingExtraError
 from scikd.md.frames import from_ase
 from scikd.md.packing import _find_packmol
 from scikd.md.readers import read_frames, write_frames
+from scikd.md.storage import save_force_field
+from tests.reference.md_models import force_field
 
 
 @pytest.fixture
@@ -53,6 +55,14 @@ SMALL = [
     "--model.n-radial",
     "6",
 ]
+
+
+# How they are told what to read, and the flag of what they write.
+COMMANDS_THAT_WRITE = {
+    "label": lambda data: [data, "--output"],
+    "sample": lambda data: ["--output"],
+    "evaluate": lambda data: [data, "--report"],
+}
 
 
 def test_help_is_quick_and_lists_all_commands():
@@ -226,6 +236,95 @@ def test_a_box_is_labelled_with_its_stress(run, tmp_path):
     labelled = read_frames(output)
     assert labelled.stress.isfinite().all()
     assert labelled.dipole is None
+
+
+@pytest.mark.parametrize("method", ["PBE0", "PBE0/", "/def2-SVPD"])
+def test_a_method_of_labels_that_is_none_is_told_those_there_are(run, water, tmp_path, method):
+    output = tmp_path / "new" / "out.h5"
+    code, _, err = run("md", "label", water, "--output", output, "--method", method)
+    assert code == 2
+    assert "GFN2-xTB, GFN1-xTB, IPEA1-xTB, or a functional and a basis" in err
+    assert f"such as 'PBE0/def2-SVPD'; got '{method}'." in err
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "reason"),
+    [
+        *((c, "water.h5/out.h5", "make the folder .*water.h5") for c in COMMANDS_THAT_WRITE),
+        *((c, "folder.h5", "There is a folder of that name") for c in COMMANDS_THAT_WRITE),
+        ("label", "out.txt", "output named .h5, .hdf5, .xyz or .extxyz; got 'out.txt'"),
+        ("sample", "out", "output named .h5, .hdf5, .xyz or .extxyz; got 'out'"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    run, water, tmp_path, monkeypatch, command, name, reason
+):
+    from scikd.md import evaluation, labelling, sampling
+
+    def work(*arguments, **settings):
+        pytest.fail("it has begun to work")
+
+    monkeypatch.setattr(labelling, "label_structures", work)
+    monkeypatch.setattr(sampling, "sample_structures", work)
+    monkeypatch.setattr(evaluation, "evaluate", work)
+    (tmp_path / "folder.h5").mkdir()
+    code, _, err = run("md", command, *COMMANDS_THAT_WRITE[command](water), tmp_path / name)
+    assert code == 2
+    assert re.search(reason, err)
+
+
+def test_missing_folders_of_results_are_made_unless_the_work_fails(run, water, tmp_path):
+    model = force_field()
+    save_force_field(model, tmp_path / "model")
+    numbers, report = tmp_path / "a" / "b" / "errors.json", tmp_path / "c" / "page.html"
+    wanted = ["--model", tmp_path / "model", "--numbers", numbers, "--report", report]
+    code, _, _ = run("md", "evaluate", tmp_path / "absent.h5", *wanted)
+    assert code == 2
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "c").exists()
+    code, _, err = run("md", "evaluate", water, *wanted)
+    assert code == 0, err
+    assert numbers.is_file()
+    assert report.is_file()
+
+
+def test_evaluate_hints_at_another_zero(run, water, tmp_path):
+    save_force_field(force_field(references={}), tmp_path / "model")
+    _, out, _ = run("md", "evaluate", water, "--model", tmp_path / "model")
+    text = " ".join(out.split())
+    assert "The energies are off by +667 eV per atom" in text
+    assert "--centred" in text
+    _, out, _ = run("md", "evaluate", water, "--model", tmp_path / "model", "--centred")
+    assert "--centred" not in out
+
+
+def test_run_says_each_stage_and_leaves_nothing_when_refused(run, water, tmp_path):
+    write_frames(tmp_path / "start.xyz", from_ase(molecule("CH3OCH3")))
+    save_force_field(force_field(), tmp_path / "model")
+    folder = tmp_path / "run"
+    short = ["--liquid", tmp_path / "start.xyz", "--model", tmp_path / "model", "--output", folder]
+    short += ["--time", "2fs", "--equilibration", "0fs", "--minimise-steps", "2"]
+    code, _, err = run("md", "run", *short)
+    assert code == 2
+    assert "Constant pressure needs a structure that is periodic" in err
+    assert not folder.exists()
+    code, _, err = run("md", "run", *short, "--ensemble", "nvt", "--max-temperature", "1e6")
+    assert code == 0, err
+    stages = ["computing the first forces", "minimising 9 atoms", "minimised in", "then 2fs of nvt"]
+    places = [err.index(stage) for stage in stages]
+    assert places == sorted(places)
+    code, _, err = run("md", "run", "--temperature", "-5")
+    assert code == 2
+    assert err == "scikd: Cannot use these options: expected temperature > 0, got -5.0.\n"
+
+
+def test_no_two_flags_of_sampling_have_the_same_help(run):
+    _, out, _ = run("md", "sample", "--help")
+    flags = re.split(r"^  (?=-)", out, flags=re.MULTILINE)[1:]
+    helps = [" ".join(flag.split()).split(" ", 2)[-1].partition("[default")[0] for flag in flags]
+    assert len(set(helps)) == len(helps)
+    assert len(helps) > 15
 
 
 def test_import_bamboo(run, scikd_data, tmp_path):

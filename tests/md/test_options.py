@@ -126,13 +126,15 @@ def test_all_problems_are_listed_with_close_matches(yaml_file):
         "most is 1.5, expected a whole number or none",
         "quiet is 7, expected true or false",
         "inner.dmi is no option, did you mean inner.dim",
-        str(path),
+        f"Cannot use the options in {path}: ",
     ):
         assert part in text
 
 
 def test_what_the_dataclass_itself_refuses_is_among_them():
-    with pytest.raises(InvalidInputError, match="Options; but epochs is -1, expected at least 0"):
+    with pytest.raises(
+        InvalidInputError, match="^Cannot use these options: epochs is -1, expected at least 0.$"
+    ):
         load_options(Options, None, {"epochs": -1})
 
 
@@ -142,6 +144,18 @@ def test_what_the_dataclass_itself_refuses_is_among_them():
 def test_values_of_another_type_are_refused(name, value):
     with pytest.raises(InvalidInputError, match=f"{name} is"):
         load_options(Options, None, {name: value})
+
+
+def test_how_many_values_are_wanted_is_said():
+    @dataclass(frozen=True)
+    class Range:
+        ends: tuple[int, int] = (1, 2)
+
+    with pytest.raises(
+        InvalidInputError, match="ends is 3, expected 2 values, each a whole number"
+    ):
+        load_options(Range, None, {"ends": 3})
+    assert load_options(Range, None, {"ends": [3, "4"]}).ends == (3, 4)
 
 
 def test_files_that_are_none_are_refused(yaml_file, tmp_path):

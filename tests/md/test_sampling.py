@@ -184,9 +184,14 @@ def test_xtb_is_what_moves_atoms_by_default():
         ({"mixture": "EC:XX"}, "Unknown species 'XX'"),
         ({"n_clusters": 0}, "Expected n_clusters . n_boxes >= 1"),
         ({"temperatures": ()}, "Expected temperatures > 0"),
-        ({"temperatures": (300.0, -1.0)}, "Expected temperatures > 0"),
-        ({"volume_scales": (1.2, 0.8)}, "volume_scales.0. <= volume_scales.1."),
-        ({"cluster_molecules": (0, 3), "interval": 0.0}, "1 <= cluster_molecules.*; interval > 0"),
+        ({"temperatures": (300.0, -1.0)}, r"Expected temperatures > 0, got \(300.0, -1.0\)\.$"),
+        ({"volume_scales": (1.2, 0.8)}, r"volume_scales as a least and a greatest.* \(1.2, 0.8\)"),
+        (
+            {"cluster_molecules": (0, 3), "interval": 0.0},
+            r"^Expected interval > 0, got 0.0; cluster_molecules as .*, got \(0, 3\)\.$",
+        ),
+        ({"cut_molecules": (3,)}, r"cut_molecules as a least and a greatest"),
+        ({"method": "AM1"}, "method of GFN2-xTB, GFN1-xTB, IPEA1-xTB, got 'AM1'"),
     ],
 )
 def test_bad_options(changes, message):
