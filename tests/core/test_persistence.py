@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -29,6 +30,7 @@ from skops import io as skops_io
 
 import scikd._estimators
 import scikd.persistence
+from scikd._atomic import new_folder, room_for
 from scikd.exceptions import CorruptFileError, InvalidInputError, SchemaError, StorageError
 from scikd.persistence import (
     atomic_write,
@@ -108,6 +110,43 @@ def test_atomic_write_leaves_the_old_file_and_nothing_else_when_it_fails(tmp_pat
 def test_atomic_write_says_what_to_do_about_a_missing_folder(tmp_path):
     with pytest.raises(StorageError, match="No such file or directory.*Create the folder"):
         atomic_write(tmp_path / "none" / "x", lambda file: file.write(b""))
+
+
+def test_a_new_folder_is_taken_away_only_if_it_is_new_and_empty(tmp_path):
+    folder = tmp_path / "outer" / "inner"
+
+    def fail(leave=None):
+        with new_folder(folder):
+            assert folder.is_dir()
+            if leave:
+                (folder / leave).touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not folder.parent.exists()
+    with pytest.raises(ZeroDivisionError):
+        fail(leave="half")
+    (folder / "half").unlink()  # it is there
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert folder.exists(), "somebody else made it"
+
+
+def test_room_for_a_file_is_looked_for_and_leaves_nothing(tmp_path, monkeypatch):
+    with room_for(tmp_path / "new" / "x"):
+        assert list((tmp_path / "new").iterdir()) == []
+    message = "Could not write .*new: .*There is a folder"
+    with pytest.raises(StorageError, match=message), room_for(tmp_path / "new"):
+        pass
+
+    def refuse(**where):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StorageError, match="mounted read-only"), room_for(tmp_path / "other" / "x"):
+        pass
+    assert not (tmp_path / "other").exists()
 
 
 FULL_DISK = """
