@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from scikd.persistence import load_bundle, save_bundle
 from .graphset import GraphSet
 from .preparation import Preparation
 from .trees import TreeLevel, Trees, truncate
+
+if TYPE_CHECKING:
+    from .dag import MergedGraphs
 
 __all__ = ["DistilledGraphs", "compact"]
 
@@ -50,6 +53,8 @@ class DistilledGraphs:
         What was done to the features of the graphs.
     provenance : dict
         Where it comes from: JSON values.
+    soft_labels : numpy.ndarray of shape (n_sets, n_classes) or None
+        Probabilities of the classes, where teachers have been asked: `scikd.graphs.committee`.
     """
 
     trees: Trees
@@ -61,6 +66,7 @@ class DistilledGraphs:
     classes: np.ndarray
     preparation: Preparation
     provenance: dict[str, Any] = field(default_factory=dict)
+    soft_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -90,6 +96,8 @@ class DistilledGraphs:
         }
         if self.trees.degrees is not None:
             arrays["degrees"] = self.trees.degrees
+        if self.soft_labels is not None:
+            arrays["soft_labels"] = self.soft_labels
         for depth, level in enumerate(self.trees.levels, 1):
             arrays |= {
                 f"own.{depth}": level.own,
@@ -132,6 +140,7 @@ class DistilledGraphs:
             counts=self.counts[entries],
             y=self.y[sets],
             weights=self.weights[sets],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[sets],
         )
 
     def truncate(self, n_hops: int) -> DistilledGraphs:
@@ -155,6 +164,20 @@ class DistilledGraphs:
         graphs = dataset if isinstance(dataset, GraphSet) else GraphSet.from_pyg(dataset)
         return self.preparation.apply(graphs)
 
+    def merged(self) -> MergedGraphs:
+        """Return the sets as one graph of their distinct trees, to train on."""
+        from .dag import MergedGraphs  # noqa: PLC0415 - brings torch, which distilling does not need
+
+        return MergedGraphs.from_trees(
+            self.trees,
+            self.ptr,
+            self.roots,
+            self.counts,
+            self.y,
+            self.weights,
+            classes=self.classes,
+        )
+
     def to_pyg(self) -> list[Any]:
         """Write out each set as a forest for torch_geometric.
 
@@ -163,7 +186,8 @@ class DistilledGraphs:
         list of torch_geometric.data.Data
             With ``x`` and, where arcs have features, ``edge_attr``; ``edge_index``, whose arcs go
             from child to parent; ``root_mask``, True for roots: pool these and no other nodes;
-            ``y``, the place of the class in ``classes``; ``weight`` of the set in the loss.
+            ``y``, the place of the class in ``classes``; ``weight`` of the set in the loss;
+            ``soft_label`` of shape (1, n_classes) where there are any.
 
         Raises
         ------
@@ -194,6 +218,8 @@ class DistilledGraphs:
             if self.trees.edge_labels.shape[1]:
                 edges = np.concatenate([part.edges for part in parts])[below]
                 data.edge_attr = torch.tensor(self.trees.edge_labels[edges])
+            if self.soft_labels is not None:
+                data.soft_label = torch.tensor(self.soft_labels[number : number + 1])
             forests.append(data)
         return forests
 
@@ -302,4 +328,5 @@ def _from_arrays(
         classes=decode_labels(parameters["classes"]),
         preparation=Preparation.rebuild(parameters["preparation"]),
         provenance=parameters["provenance"],
+        soft_labels=arrays["soft_labels"].astype(np.float64) if "soft_labels" in arrays else None,
     )

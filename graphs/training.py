@@ -1,0 +1,268 @@
+"""Train a classifier on merged trees: on distilled graphs, or on whole data sets without loss."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everywhere
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch import Tensor
+
+from scikd._progress import Progress, track
+from scikd.exceptions import InvalidInputError
+
+from .dag import MergedGraphs
+from .models import ClassifierSettings, GraphClassifier
+
+__all__ = [
+    "ClassifierTraining",
+    "TrainedClassifier",
+    "evaluate_logits",
+    "predict_logits",
+    "train_classifier",
+]
+
+
+@dataclass(frozen=True)
+class ClassifierTraining:
+    """How a `GraphClassifier` is trained.
+
+    Parameters
+    ----------
+    steps : int, default=300
+        Steps of Adam.
+    batch_size : int or None, default=None
+        Graphs, or sets of trees, in a step; None takes all of them.
+    learning_rate : float, default=0.002
+        Of Adam.
+    weight_decay : float, default=0.0001
+        Of Adam.
+    balanced : bool, default=True
+        Whether every class counts the same in the loss, however many graphs it has.
+    evaluate_every : int, default=10
+        Steps between two looks at the validation graphs.
+    seed : int, default=0
+        Of the first weights, the batches and dropout.
+    """
+
+    steps: int = 300
+    batch_size: int | None = None
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    balanced: bool = True
+    evaluate_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = {
+            name: getattr(self, name)
+            for name in ("steps", "learning_rate", "evaluate_every", "batch_size")
+        }
+        wrong = [f"{n}={v!r}" for n, v in positive.items() if v is not None and not v > 0]
+        if not self.weight_decay >= 0:
+            wrong.append(f"weight_decay={self.weight_decay!r}")
+        if wrong:
+            message = f"Expected positive numbers (weight_decay may be 0); got {', '.join(wrong)}."
+            raise InvalidInputError(message)
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """What a training gave.
+
+    Attributes
+    ----------
+    model : GraphClassifier
+        After the last step.
+    best : GraphClassifier
+        At the best validation AUC; the last where there is nothing to validate on.
+    history : list of dict
+        One entry for each look: ``"step"``, ``"loss"``, and the validation's ``"auc"`` and
+        ``"balanced_accuracy"``.
+    seconds : float
+        Of the steps, without the looks.
+    """
+
+    model: GraphClassifier
+    best: GraphClassifier
+    history: list[dict[str, float]] = field(repr=False)
+    seconds: float
+
+
+def train_classifier(
+    train: MergedGraphs,
+    settings: ClassifierSettings,
+    options: ClassifierTraining | None = None,
+    *,
+    validation: MergedGraphs | None = None,
+    soft_labels: np.ndarray | None = None,
+    model: GraphClassifier | None = None,
+    progress: Progress = "auto",
+) -> TrainedClassifier:
+    """Train a classifier on merged trees.
+
+    Parameters
+    ----------
+    train : MergedGraphs
+        Graphs or sets of trees, with classes and weights.
+    settings : ClassifierSettings
+        Kind and sizes of the model.
+    options : ClassifierTraining or None, default=None
+        How to train.
+    validation : MergedGraphs or None, default=None
+        Graphs that the best step is chosen on.
+    soft_labels : numpy.ndarray of shape (n_graphs, n_classes) or None, default=None
+        Probabilities to learn in place of the classes: what teachers say.
+    model : GraphClassifier or None, default=None
+        A model to go on with; it is not changed. None makes one for the training data.
+    progress : {"auto", True, False}, default="auto"
+        Whether to show progress.
+
+    Returns
+    -------
+    TrainedClassifier
+        The model after the last step, and at the best look.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are no classes, or no loss is finite.
+    """
+    options = options or ClassifierTraining()
+    if train.y is None:
+        raise InvalidInputError("Expected graphs with classes to train on; got none.")
+    torch.manual_seed(options.seed)
+    random = np.random.default_rng(options.seed)
+    model = GraphClassifier.for_data(train, settings) if model is None else copy.deepcopy(model)
+    cut = _cut(train, settings)
+    targets = _targets(train, soft_labels, settings.n_classes)
+    weights = _weights(train, balanced=options.balanced)
+    looks = None if validation is None else _cut(validation, settings)
+    optimiser = torch.optim.Adam(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    history: list[dict[str, float]] = []
+    best, seconds = None, 0.0
+    steps = range(1, options.steps + 1)
+    for step in track(steps, total=len(steps), description="training", progress=progress):
+        start = perf_counter()
+        batch, rows = _batch(cut, options.batch_size, random)
+        loss = _step(model, optimiser, batch, targets[rows], weights[rows])
+        seconds += perf_counter() - start
+        if step % options.evaluate_every == 0 or step == options.steps:
+            entry = {"step": float(step), "loss": loss}
+            if looks is not None and looks.y is not None:
+                entry |= evaluate_logits(predict_logits(model, looks), looks.y.numpy())
+                if best is None or entry["auc"] > best[0]:
+                    best = entry["auc"], copy.deepcopy(model)
+            history.append(entry)
+    model.eval()
+    return TrainedClassifier(model, model if best is None else best[1].eval(), history, seconds)
+
+
+def predict_logits(model: GraphClassifier, graphs: MergedGraphs) -> np.ndarray:
+    """Return the logits of graphs, without dropout; shape (n_graphs, n_classes), float64."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits: np.ndarray = model(graphs).double().cpu().numpy()
+    model.train(was_training)
+    return logits
+
+
+def evaluate_logits(logits: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Judge logits.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray of shape (n_graphs, n_classes)
+        Of a classifier. Probabilities would tie where they round to 0 or 1.
+    y : numpy.ndarray of shape (n_graphs,)
+        Classes, from 0.
+
+    Returns
+    -------
+    dict
+        ``"auc"``: area under the ROC curve of the difference of the logits; of more than two
+        classes the mean over each against the rest. ``"balanced_accuracy"``: mean over the classes
+        of the share that is right. NaN where a class has no graph.
+    """
+    n_classes = logits.shape[1]
+    aucs = []
+    for label in range(1 if n_classes == 2 else 0, n_classes):
+        rest = np.delete(logits, label, axis=1)
+        top = rest.max(axis=1)
+        margin = logits[:, label] - top - np.log(np.exp(rest - top[:, None]).sum(axis=1))
+        both = 0 < (y == label).sum() < len(y)
+        aucs.append(roc_auc_score(y == label, margin) if both else np.nan)
+    accuracy = balanced_accuracy_score(y, logits.argmax(axis=1)) if len(y) else np.nan
+    return {"auc": float(np.mean(aucs)), "balanced_accuracy": float(accuracy)}
+
+
+def _step(
+    model: GraphClassifier,
+    optimiser: torch.optim.Optimizer,
+    batch: MergedGraphs,
+    targets: Tensor,
+    weights: Tensor,
+) -> float:
+    model.train()
+    losses = F.cross_entropy(model(batch), targets, reduction="none")
+    loss = (losses * weights).sum() / weights.sum()
+    if not torch.isfinite(loss):
+        message = (
+            "Expected a finite loss; it is not. Lower learning_rate, or use norm='layer': sums "
+            "over large graphs are large."
+        )
+        raise InvalidInputError(message)
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return float(loss.detach())
+
+
+def _cut(graphs: MergedGraphs, settings: ClassifierSettings) -> MergedGraphs:
+    """Cut trees once that the model would cut at each call."""
+    if settings.conv == "gcn" and graphs.degrees is None and graphs.n_hops > settings.n_layers:
+        return graphs.truncate(settings.n_layers + 1)
+    return graphs.truncate(min(graphs.n_hops, settings.n_layers))
+
+
+def _batch(
+    graphs: MergedGraphs, size: int | None, random: np.random.Generator
+) -> tuple[MergedGraphs, Tensor]:
+    if size is None or size >= len(graphs):
+        return graphs, torch.arange(len(graphs))
+    rows = np.sort(random.choice(len(graphs), size, replace=False))
+    return graphs.batch(rows), torch.from_numpy(rows)
+
+
+def _targets(graphs: MergedGraphs, soft_labels: np.ndarray | None, n_classes: int) -> Tensor:
+    assert graphs.y is not None  # noqa: S101 - the caller has looked
+    if soft_labels is None:
+        if int(graphs.y.max()) >= n_classes:
+            message = (
+                f"Expected classes below n_classes={n_classes}; got {int(graphs.y.max())}. Set "
+                "n_classes in the settings."
+            )
+            raise InvalidInputError(message)
+        return graphs.y
+    if np.shape(soft_labels) != (len(graphs), n_classes):
+        message = (
+            f"Expected soft_labels of shape {(len(graphs), n_classes)}; got "
+            f"{np.shape(soft_labels)}."
+        )
+        raise InvalidInputError(message)
+    return torch.as_tensor(soft_labels, dtype=torch.get_default_dtype())
+
+
+def _weights(graphs: MergedGraphs, *, balanced: bool) -> Tensor:
+    weights = graphs.weights.to(torch.get_default_dtype())
+    if not balanced or graphs.y is None:
+        return weights
+    totals = weights.new_zeros(int(graphs.y.max()) + 1).index_add(0, graphs.y, weights)
+    return weights / totals[graphs.y]
