@@ -240,6 +240,8 @@ def _attended(
     ``score`` has a row for each distinct arc, ``loop`` one for each tree: of the loop that the
     convolution adds.
     """
+    if conv.add_self_loops:
+        _without_self_loops(conv, level)
     counts = level.pairs.counts_as(score.dtype)
     by_tree = level.pairs.by_row
     with torch.no_grad():
@@ -253,7 +255,6 @@ def _attended(
     share = F.dropout(share, conv.dropout, conv.training)
     out = by_tree.transposed @ (share[:, :, None] * (level.subtrees.by_column @ sent))
     if conv.add_self_loops:
-        _without_self_loops(conv, level)
         kept = (loop - largest).exp()
         total = total + kept
         kept = F.dropout(kept, conv.dropout, conv.training)

@@ -253,24 +253,17 @@ class MergedGraphs:
 
         Parameters
         ----------
-        rows : sequence of int of shape (n,)
-            Numbers of graphs, in the order wanted. The time it takes is in proportion to the size
-            of what is returned.
+        rows : sequence of int of shape (n,), or of bool of shape (n_graphs,)
+            Numbers of graphs, in the order wanted; or True for each that is. The time it takes is
+            in proportion to the size of what is returned.
 
         Raises
         ------
         InvalidInputError
             If there is no graph of a number, or the graphs are not in the CPU's memory.
         """
-        chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if chosen.size and not -len(self) <= chosen.min() <= chosen.max() < len(self):
-            message = (
-                f"Expected numbers of graphs from 0 to {len(self) - 1}; "
-                f"got {chosen.min()} to {chosen.max()}."
-            )
-            raise InvalidInputError(message)
         self._check_here()
-        chosen = np.where(chosen < 0, chosen + len(self), chosen)
+        chosen = _chosen(rows, len(self))
         taken = torch.from_numpy(chosen)
         return replace(
             _reached(self, _rows(self.readout, chosen)),
@@ -349,6 +342,26 @@ class MergedGraphs:
                 "trees, before moving them."
             )
             raise InvalidInputError(message)
+
+
+def _chosen(rows: Any, n: int) -> np.ndarray:
+    chosen = np.asarray(rows)
+    if chosen.dtype == bool and chosen.shape == (n,):
+        return np.flatnonzero(chosen)
+    if not chosen.size:
+        return np.empty(0, dtype=np.int64)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+        message = (
+            f"Expected a list of numbers of graphs, or {n} times bool; got {chosen.dtype} of shape "
+            f"{chosen.shape}."
+        )
+        raise InvalidInputError(message)
+    if chosen.min() < -n or chosen.max() >= n:
+        message = (
+            f"Expected numbers of graphs from 0 to {n - 1}; got {chosen.min()} to {chosen.max()}."
+        )
+        raise InvalidInputError(message)
+    return np.where(chosen < 0, chosen + n, chosen).astype(np.int64)
 
 
 def _reached(graphs: MergedGraphs, readout: SparseMatrix) -> MergedGraphs:

@@ -293,14 +293,14 @@ class GraphClassifier(nn.Module):
 
     def _cut(self, merged: MergedGraphs) -> MergedGraphs:
         n_layers = self.settings.n_layers
-        seen = self.settings.conv == "gcn" and merged.degrees is None
+        lacks_degrees = self.settings.conv == "gcn" and merged.degrees is None
         if merged.n_hops < n_layers:
             message = (
                 f"Expected trees of depth {n_layers}, one for each layer; got depth "
                 f"{merged.n_hops}. Merge the graphs with n_hops={n_layers}, or take fewer layers."
             )
             raise InvalidInputError(message)
-        if seen and merged.n_hops > n_layers:
+        if lacks_degrees and merged.n_hops > n_layers:
             return merged.truncate(n_layers + 1).with_degrees()
         return merged.truncate(n_layers)
 

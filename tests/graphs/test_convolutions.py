@@ -22,6 +22,10 @@ WIDTH, EDGE_WIDTH = 6, 3
 seeds = st.integers(0, 2**32 - 1)
 
 
+class Attention(pyg.GATConv):
+    """A subclass, for which there is no rule."""
+
+
 def mlp():
     return torch.nn.Sequential(
         torch.nn.Linear(WIDTH, 5), torch.nn.ReLU(), torch.nn.Linear(5, WIDTH)
@@ -90,6 +94,7 @@ KINDS = {
     "transformer": (lambda: pyg.TransformerConv(WIDTH, WIDTH, edge_dim=EDGE_WIDTH), True, True),
     "cg": (lambda: pyg.CGConv(WIDTH, EDGE_WIDTH), True, True),
     "mf": (lambda: pyg.MFConv(WIDTH, WIDTH), False, True),
+    "attention": (lambda: Attention(WIDTH, 3, heads=2, edge_dim=EDGE_WIDTH), True, False),
     "general": (
         lambda: pyg.GeneralConv(WIDTH, WIDTH, in_edge_channels=EDGE_WIDTH, attention=True),
         True,
@@ -209,7 +214,7 @@ def test_dropout_of_attention_keeps_the_expectation():
 # --------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("kind", ["gat", "gatv2 edges", "gcn"])
+@pytest.mark.parametrize("kind", ["gat", "gatv2 edges", "gcn", "attention"])
 def test_loops_that_a_convolution_would_replace_are_refused(kind):
     graphs = random_graphs(0, density=3.0)
     assert (graphs.sources == graphs.targets).any()

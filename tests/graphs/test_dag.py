@@ -156,6 +156,12 @@ def test_sets_keep_their_weights():
     assert sets_of(batch)[0].total() == 2
 
 
+def test_a_batch_can_be_asked_for_by_a_mask():
+    merged = MergedGraphs.of(random_graphs(0), 1)
+    wanted = np.array([False, True, False, True])
+    assert sets_of(merged.batch(wanted)) == sets_of(merged.batch(torch.tensor([1, 3])))
+
+
 def test_classes_can_be_given():
     graphs = replace(random_graphs(0), y=np.array(["b", "a", "b", "b"]))
     assert MergedGraphs.of(graphs, 1).y.tolist() == [1, 0, 1, 1]
@@ -169,6 +175,9 @@ def test_faulty_input_is_refused():
     merged = MergedGraphs.of(graphs, 1)
     with pytest.raises(InvalidInputError, match="from 0 to 3; got 0 to 4"):
         merged.batch([0, 4])
+    for rows in ([0.5], [[0]], [True]):
+        with pytest.raises(InvalidInputError, match="numbers of graphs, or 4 times bool; got"):
+            merged.batch(rows)
     with pytest.raises(InvalidInputError, match="from 0 to 1, the depth"):
         merged.truncate(2)
     with pytest.raises(InvalidInputError, match="depth 1 or more"):
