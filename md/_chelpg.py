@@ -72,8 +72,8 @@ def fit_charges(
 
 def potential_of(molecule: Any, density: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the potential (n_points,) in Hartree/e of nuclei and electrons of a PySCF molecule."""
-    gto = require("pyscf.gto", extra="md", feature="DFT labels")
-    df = require("pyscf.df", extra="md", feature="DFT labels")
+    gto = require("pyscf.gto", extra="dft", feature="DFT labels")
+    df = require("pyscf.df", extra="dft", feature="DFT labels")
     nuclei, charges = molecule.atom_coords(), molecule.atom_charges()
     potential = np.empty(len(points))
     for start in range(0, len(points), _BLOCK):

@@ -189,8 +189,8 @@ class DFTTeacher(StructureTeacher):
         return fingerprint_inputs(settings)
 
     def _label(self, atoms: Atoms, charge: int) -> Mapping[str, np.ndarray | float]:
-        gto = require("pyscf.gto", extra="md", feature="DFT labels")
-        dft = require("pyscf.dft", extra="md", feature="DFT labels")
+        gto = require("pyscf.gto", extra="dft", feature="DFT labels")
+        dft = require("pyscf.dft", extra="dft", feature="DFT labels")
         molecule = gto.M(
             atom=list(zip(atoms.symbols, atoms.positions, strict=True)),
             basis=self.basis,
@@ -223,7 +223,7 @@ class DFTTeacher(StructureTeacher):
 
 
 def _bondi_radii(numbers: np.ndarray) -> np.ndarray:
-    radii = require("pyscf.data.radii", extra="md", feature="DFT labels").VDW * BOHR
+    radii = require("pyscf.data.radii", extra="dft", feature="DFT labels").VDW * BOHR
     return np.where(numbers == 1, 1.1, radii[numbers])
 
 

@@ -396,12 +396,14 @@ def test_bad_options(make, message):
         make()
 
 
-def test_without_tblite_the_extra_is_named(monkeypatch):
+def test_without_what_computes_the_extra_is_named(monkeypatch):
     from scikd.exceptions import MissingExtraError
 
     def missing(module, *, extra, feature):
         raise MissingExtraError(f'{feature} needs {module}: pip install "scikd[{extra}]"')
 
     monkeypatch.setattr(labelling, "require", missing)
-    with pytest.raises(MissingExtraError, match="Labelling by xTB needs tblite"):
+    with pytest.raises(MissingExtraError, match=r"Labelling by xTB needs tblite.*scikd\[md\]"):
         XTBTeacher().predict([ion("EC")])
+    with pytest.raises(MissingExtraError, match=r"DFT labels needs pyscf.*scikd\[dft\]"):
+        DFTTeacher()._label(ion("EC"), 0)
