@@ -26,7 +26,7 @@ from ._integrators import (
 from ._process import StopRequest
 from ._start import draw_velocities, load_or_pack, move_mass_to_hydrogen, relax
 from ._trajectory import Recorder, Snapshot, write_frame
-from ._watch import Watch
+from ._watch import Watch, is_blow_up
 
 if TYPE_CHECKING:
     from .dynamics import DynamicsOptions
@@ -263,6 +263,8 @@ class Run:
             self._stand_still()
             problem = watch.check(self.atoms, self.forces)
         except Exception as error:
+            if not is_blow_up(error, self.atoms):
+                raise
             raise self._blown_up(watch, f"{type(error).__name__}: {error}") from error
         if problem is not None:
             raise self._blown_up(watch, problem)

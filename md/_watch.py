@@ -6,10 +6,32 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import CalculationFailed
+
+from scikd.exceptions import InvalidInputError, TeacherError
 
 from ._integrators import density_of, temperature_of
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "is_blow_up"]
+
+# What calculators raise of structures that make no sense: overlapping atoms, a guard's refusal,
+# numbers that overflow, a self-consistent field that does not converge.
+SENSELESS = (InvalidInputError, ArithmeticError, np.linalg.LinAlgError, CalculationFailed)
+
+
+def is_blow_up(error: Exception, atoms: Atoms) -> bool:
+    """Say whether a step failed for where the atoms are, and not for want of memory or by a bug."""
+    cause: BaseException = error
+    while isinstance(cause, TeacherError) and cause.__cause__ is not None:  # a member's
+        cause = cause.__cause__
+    # A teacher's error that has no other cause is about numbers that are not finite, or missing.
+    return isinstance(cause, (*SENSELESS, TeacherError)) or not _is_finite(atoms)
+
+
+def _is_finite(atoms: Atoms) -> bool:
+    """Say so of positions, momenta and cell, whose sum is finite where all of them are."""
+    total = atoms.positions.sum() + atoms.get_momenta().sum() + atoms.cell[:].sum()
+    return bool(np.isfinite(total))
 
 
 class Watch:
@@ -50,8 +72,7 @@ class Watch:
     def _problem(self, atoms: Atoms, forces: np.ndarray) -> str | None:
         limits = self.options
         momenta = atoms.get_momenta()
-        # Sums are finite where all that goes into them is.
-        if not np.isfinite(forces.sum() + momenta.sum() + atoms.positions.sum()):
+        if not _is_finite(atoms) or not np.isfinite(forces.sum()):
             return "positions, momenta or forces are not finite"
         temperature = temperature_of(atoms, self.dof)
         if temperature > self.hottest:

@@ -273,6 +273,9 @@ def run_dynamics(
         If the disk is full, ...: the same call goes on from the last checkpoint.
     KeyboardInterrupt
         On Ctrl-C, after a checkpoint: the same call goes on where it stopped.
+    Exception
+        Whatever else a calculator raises (no memory, a bug, ...) is passed on, and what was written
+        is kept: the same call goes on from the last checkpoint.
 
     Notes
     -----

@@ -19,14 +19,14 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.calculators.fd import calculate_numerical_forces
 from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.constraints import FixAtoms
 from ase.io import read
 from scipy.stats import chi2, gamma, kstest
 
-from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
+from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError, TeacherError
 from scikd.md import _run, dynamics
 from scikd.md._integrators import degrees_of_freedom, density_of, temperature_of
 from scikd.md._start import load_or_pack, move_mass_to_hydrogen
@@ -693,6 +693,27 @@ def failed(results):
     raise InvalidInputError("Atoms are too close.")
 
 
+def overflowing(results):
+    raise OverflowError("math range error")
+
+
+def not_converged(results):
+    raise CalculationFailed("SCF did not converge")
+
+
+def of_a_member(results):
+    raise TeacherError("Teacher 'a' raised") from ZeroDivisionError("division by zero")
+
+
+def unusable(results):
+    raise TeacherError("Teacher 'a' returned something unusable: forces are NaN")
+
+
+def lost(results):
+    """Spoil the cell by way of the barostat, so that anything may be raised afterwards."""
+    results["stress"] = np.full(6, np.nan)
+
+
 @pytest.mark.parametrize(
     ("how", "limits", "words"),
     [
@@ -702,6 +723,11 @@ def failed(results):
         (hot, {"max_force": 1e9, "max_displacement": 1e9}, "temperature is"),
         (hot, {"max_displacement": 0.05, "max_temperature": 1e9}, "in one step"),
         (failed, {}, "Atoms are too close"),
+        (overflowing, {}, "OverflowError: math range"),
+        (not_converged, {}, "SCF did not converge"),
+        (of_a_member, {}, "Teacher 'a' raised"),
+        (unusable, {}, "forces are NaN"),
+        (lost, {}, ""),
     ],
 )
 def test_a_run_that_blows_up_stops_with_its_last_good_frame(tmp_path, how, limits, words):
@@ -715,6 +741,38 @@ def test_a_run_that_blows_up_stops_with_its_last_good_frame(tmp_path, how, limit
     assert np.isfinite(good.positions).all()
     assert temperature_of(good, degrees_of_freedom(good)) < 1000.0
     assert len(read_log(tmp_path)) >= 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no room"),
+        TypeError("a bug"),
+        StorageError("the disk is full"),
+        KeyboardInterrupt(),
+        TeacherError("Teacher 'a' raised MemoryError"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_no_blow_up_is_passed_on_and_the_run_can_go_on(tmp_path, error):
+    if isinstance(error, TeacherError):
+        error.__cause__ = MemoryError("no room")
+
+    def fail(results):
+        raise error
+
+    atoms, run = argon(2, density=0.7), options(tmp_path / "cut", time="0.3ps")
+    good = LennardJones(EPSILON, SIGMA, 5.5, True)
+    broken = Breaking(EPSILON, SIGMA, 5.5, True, how=fail, after=60)
+    with pytest.raises(type(error)) as caught:
+        run_dynamics(run, atoms=atoms, calculator=broken)
+    assert caught.value is error
+    assert not (tmp_path / "cut" / "last_good.extxyz").exists()
+    assert len(read_log(tmp_path / "cut")) >= 2
+    run_dynamics(run, atoms=atoms, calculator=good)
+    whole = replace(run, output=str(tmp_path / "whole"))
+    run_dynamics(whole, atoms=atoms, calculator=good)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
