@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import atomic_masses, chemical_symbols
+from ase.geometry.geometry import general_find_mic
 from torch import Tensor
 
 from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError
 from scikd.report import Table
 
+from ._half_list import complete_box
 from ._training_data import FrameSet, as_batch, plan_batches
 from .frames import AtomicBatch
 from .losses import labels
@@ -190,7 +192,8 @@ def split_forces(batch: AtomicBatch, forces: Tensor) -> dict[str, Tensor]:
     ----------
     batch : AtomicBatch
         The structures. Atoms of an unknown molecule (-1) are left out, as NaN. In periodic
-        directions a molecule must be shorter than half the cell.
+        directions an atom counts by its image that is nearest to the molecule's first atom: no atom
+        must be farther from that than half the shortest lattice vector.
     forces : Tensor of shape (n_atoms, 3)
         In eV/Å.
 
@@ -239,16 +242,15 @@ def _unwrapped(batch: AtomicBatch, known: Tensor, which: Tensor, n: int) -> Tens
     first = torch.full((n,), len(which), device=which.device).scatter_reduce(
         0, which, order, "amin"
     )
-    arms = positions - positions[first[which]]
-    if not bool(batch.pbc.any()):
-        return arms
-    structure = batch.batch[known]
-    eye = torch.eye(3, dtype=arms.dtype, device=arms.device)
-    periodic = batch.pbc[:, :, None]
-    cell = torch.where(periodic, batch.cell.double(), eye)
-    scaled = torch.einsum("na,nac->nc", arms, torch.linalg.inv(cell)[structure])
-    turns = torch.where(batch.pbc[structure], scaled.round(), 0.0)
-    return arms - torch.einsum("na,nac->nc", turns, cell[structure])
+    arms = (positions - positions[first[which]]).cpu().numpy()
+    cell, pbc = batch.cell.double().cpu().numpy(), batch.pbc.cpu().numpy()
+    ends = np.cumsum(np.bincount(batch.batch[known].cpu().numpy(), minlength=len(pbc)))
+    for k in np.flatnonzero(pbc.any(axis=1)):
+        rows = slice(ends[k - 1] if k else 0, ends[k])
+        if ends[k] > rows.start:
+            # Not find_mic, whose short cut misses the nearest image in some very skewed cells.
+            arms[rows], _ = general_find_mic(arms[rows], complete_box(cell[k], pbc[k]), pbc[k])
+    return torch.from_numpy(arms).to(positions.device)
 
 
 def _predict(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scikd.exceptions import InvalidInputError
-from scikd.md.evaluation import evaluate, split_forces
+from scikd.md.evaluation import _unwrapped, evaluate, split_forces
 from scikd.md.frames import AtomicBatch, from_ase, select
 from scikd.md.get import GET, GETSettings
 from scikd.md.model import ForceField
@@ -101,17 +101,39 @@ def test_the_pull_of_a_bond_is_within():
     assert found["torques"][0].tolist() == pytest.approx([-1.1, 0.0, 0.0])
 
 
-def test_a_molecule_across_the_boundary_is_whole():
+@pytest.mark.parametrize("skew", [0, 1, 4])
+def test_a_molecule_across_the_boundary_is_whole(skew):
     rng = np.random.default_rng(1)
-    cell = [[30.0, 0, 0], [2.0, 12.0, 0], [1.0, -2.0, 13.0]]
+    cell = np.array([[30.0, 0, 0], [2.0, 12.0, 0], [1.0, -2.0, 13.0]])
+    cell[1] += skew * cell[0]  # other vectors of the same lattice
+    cell[2] -= 2 * skew * cell[1]
     atoms = mixture(rng, cell=cell)
     wrapped = atoms.copy()
     wrapped.wrap()
+    wrapped.positions += rng.integers(-2, 3, (len(atoms), 3)) @ cell
     assert not np.allclose(wrapped.positions, atoms.positions)
     forces = torch.from_numpy(rng.normal(size=(len(atoms), 3)))
     whole, cut = (split_forces(from_ase(a), forces) for a in (atoms, wrapped))
     for name in whole:
         np.testing.assert_allclose(cut[name].numpy(), whole[name].numpy(), atol=1e-9)
+
+
+@given(seed=st.integers(0, 1000), periodic=st.sampled_from([(1, 1, 1), (1, 1, 0), (0, 1, 0)]))
+def test_the_nearest_image_is_that_of_all_images(seed, periodic):
+    # Two long vectors whose difference is short: rounding their multiples misses images.
+    cell, pbc = np.array([[10.1, 1.0, 0.0], [10.0, 0.0, 0.0], [0.3, 0.2, 5.0]]), np.array(periodic)
+    rng = np.random.default_rng(seed)
+    atoms = Atoms("H2", rng.uniform(-3, 3, (2, 3)), cell=cell, pbc=pbc == 1)
+    atoms.set_array("molecules", np.array([0, 0]))
+    batch = from_ase(atoms, check=False)
+    found = _unwrapped(batch, batch.molecules >= 0, batch.molecules, 1).numpy()
+    assert not found[0].any()
+    steps = np.arange(-12, 13)
+    images = np.stack(np.meshgrid(steps, steps, np.arange(-2, 3)), axis=-1).reshape(-1, 3) * pbc
+    every = atoms.positions[1] - atoms.positions[0] + images @ cell
+    lengths = np.linalg.norm(every, axis=1)
+    assert np.linalg.norm(found[1]) == pytest.approx(lengths.min(), abs=1e-9)
+    assert np.abs(every - found[1]).max(axis=1).min() < 1e-9, "it is an image"
 
 
 # ----------------------------------------------------------------------------------------- errors
