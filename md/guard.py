@@ -59,7 +59,7 @@ def training_range(batch: AtomicBatch) -> dict[str, float]:
     -------
     dict of str to float
         Smallest distance in Å for each pair of the elements that occur, such as ``"H-O"`` (by
-        atomic number); 3 Å where none is closer.
+        atomic number); 3 Å where none is closer, even if the two were never in one structure.
     """
     near = find_neighbors(batch, REACH, REACH).near
     vectors = near.vectors(batch.positions.detach(), batch.cell)
@@ -96,11 +96,22 @@ class Guard:
     Attributes
     ----------
     counts : dict of str to int
-        How many structures were beyond training, by ``"distance"``, ``"charge"`` and ``"spread"``.
+        How many times a structure was beyond training, by ``"distance"``, ``"charge"`` and
+        ``"spread"``. All pairs of elements share one count, and a structure with several such pairs
+        counts once.
 
     Notes
     -----
-    A warning comes once, not in every step: until `reset`.
+    Distances are learnt up to 3 Å (`training_range`): of a pair of elements that never came so
+    close in training, everything below 3 Å is told. Of a pair of elements that the training range
+    does not name, nothing is. Angles, charges and densities are not looked at.
+
+    A warning comes once, not in every step, and names the pair of atoms that is farthest below its
+    limit; another pair of elements later on brings no second one, until `reset`. What is ignored
+    is not counted.
+
+    One guard may serve several calculators, as that of an `EnsembleCalculator` serves those of its
+    members: they share counts and the one warning, and a structure counts for each of them.
     """
 
     def __init__(

@@ -102,6 +102,31 @@ def test_a_warning_comes_once_until_reset():
         check(guard, atoms, limits)
 
 
+def test_all_pairs_of_elements_share_one_count_and_one_warning():
+    limits = distance_limits({"H-O": 0.9, "H-H": 1.2})
+    first = Atoms("OH", [[0, 0, 0], [0, 0, 0.8]])
+    several = Atoms("OHH", [[0, 0, 0], [0, 0, 0.8], [0, 0.7, 0.8]])
+    other = Atoms("OO", [[0, 0, 0], [0, 0, 0.5]])  # of which the range says nothing
+    guard = Guard()
+    with pytest.warns(ExtrapolationWarning, match="1 such"):
+        check(guard, first, limits)
+    check(guard, several, limits)  # a second warning would be an error here
+    check(guard, other, limits)
+    assert guard.counts == {"distance": 2, "spread": 0}
+
+
+def test_members_of_an_ensemble_share_a_guard():
+    atoms = structure(10, 1, periodic=False)
+    closest = training_range(from_ase(atoms))
+    beyond = {"training_range": {pair: 1.01 * distance for pair, distance in closest.items()}}
+    members = [force_field(seed, metadata=beyond) for seed in range(3)]
+    atoms.calc = EnsembleCalculator(members, engine="torch")
+    with pytest.warns(ExtrapolationWarning) as told:
+        atoms.get_forces()
+    assert len(told) == 1
+    assert atoms.calc.guard.counts["distance"] == 3
+
+
 def test_ignoring_says_nothing():
     atoms, limits = Atoms("OH", [[0, 0, 0], [0, 0, 0.8]]), distance_limits({"H-O": 0.9})
     with warnings.catch_warnings():
