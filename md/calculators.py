@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +31,8 @@ Given = Guard | Response | None
 PROPERTIES = ["energy", "free_energy", "forces", "stress", "charges", "dipole"]
 
 
-class _ChargedCalculator(Calculator):
-    """A calculator whose results depend on the total charge too."""
+class _ChargedCalculator(Calculator, ABC):
+    """A calculator whose results depend on the total charge too, and do not outlive a failure."""
 
     total_charge: float | None = None
 
@@ -46,6 +47,26 @@ class _ChargedCalculator(Calculator):
         if self.atoms is not None and self._charge(atoms) != self._charge(self.atoms):
             changes.append("total_charge")
         return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute all properties that the structure has; whatever fails leaves none behind."""
+        super().calculate(atoms, properties or ["energy"], system_changes)  # type: ignore[no-untyped-call]
+        assert self.atoms is not None  # noqa: S101 - for the type checker; ASE sets it
+        try:
+            self.results = self._compute(self.atoms, system_changes)
+        except BaseException:
+            # Or the next call would find nothing changed: skip checks, or give old results.
+            self.reset()  # type: ignore[no-untyped-call]
+            raise
+
+    @abstractmethod
+    def _compute(self, atoms: Atoms, changes: Sequence[str]) -> dict[str, Any]:
+        """Return the results for a structure, of which this has changed since the last."""
 
 
 class ForceFieldCalculator(_ChargedCalculator):
@@ -129,8 +150,6 @@ class ForceFieldCalculator(_ChargedCalculator):
         self._limits = distance_limits(model.metadata.get("training_range"))
         self._charges = charge_limits(model.metadata.get("total_charges"))
         self._made: Engine | None = None
-        self._rebuilds = 0
-        self._reference: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -141,7 +160,7 @@ class ForceFieldCalculator(_ChargedCalculator):
     @property
     def neighbor_reference(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Positions and cell in Å that the present neighbour lists were made of."""
-        return self._reference
+        return None if self._made is None else self._made.verlet.reference
 
     def restore_neighbors(self, atoms: Atoms, positions: np.ndarray, cell: np.ndarray) -> None:
         """Make the neighbour lists that another run had, from what `neighbor_reference` told it.
@@ -152,27 +171,17 @@ class ForceFieldCalculator(_ChargedCalculator):
         before.positions, before.cell = positions, cell
         self.reset()  # type: ignore[no-untyped-call]
         self._made = None
-        self._rebuilds = 0
         self.calculate(before)
         self.reset()  # type: ignore[no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
         # Lists and buffers stay: a copy makes its own.
-        return {**self.__dict__, "_made": None, "_rebuilds": 0, "_reference": None}
+        return {**self.__dict__, "_made": None}
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] | None = None,
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Compute all properties that the structure has."""
-        super().calculate(atoms, properties or ["energy"], system_changes)  # type: ignore[no-untyped-call]
-        assert self.atoms is not None  # noqa: S101 - for the type checker; ASE sets it
-        atoms = self.atoms
+    def _compute(self, atoms: Atoms, changes: Sequence[str]) -> dict[str, Any]:
         finite = np.isfinite(atoms.positions.sum() + atoms.cell[:].sum())
         flat = atoms.pbc.all() and not abs(np.linalg.det(atoms.cell[:])) > 0
-        if {"numbers", "pbc"} & set(system_changes) or flat or not finite:
+        if {"numbers", "pbc"} & set(changes) or flat or not finite:
             check_geometry(from_ase(atoms, check=False))
             self.force_field.check_elements(
                 torch.as_tensor(atoms.numbers, device=self.force_field.device)
@@ -180,11 +189,8 @@ class ForceFieldCalculator(_ChargedCalculator):
         engine, charge = self._engine(), self._charge(atoms)
         self.guard.check_charge(self._charges, charge)
         found = engine.compute(atoms.positions, atoms.numbers, atoms.cell[:], atoms.pbc, charge)
-        if engine.verlet.rebuilds != self._rebuilds:
-            self._rebuilds = engine.verlet.rebuilds
-            self._reference = atoms.positions.copy(), atoms.cell[:].copy()
         self.guard.check_distances(self._limits, atoms.positions, atoms.numbers, engine.verlet.near)
-        self.results = self._results(found, atoms)
+        return self._results(found, atoms)
 
     def _results(self, found: Mapping[str, Any], atoms: Atoms) -> dict[str, Any]:
         arrays = {
@@ -384,16 +390,9 @@ class EnsembleCalculator(_ChargedCalculator):
             )
         return self._made[extra]
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] | None = None,
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
+    def _compute(self, atoms: Atoms, changes: Sequence[str]) -> dict[str, Any]:
         """Ask every member."""
-        super().calculate(atoms, properties or ["energy"], system_changes)  # type: ignore[no-untyped-call]
-        assert self.atoms is not None  # noqa: S101 - for the type checker; ASE sets it
-        found = self.ensemble(self.atoms).consensus([self.atoms])
+        found = self.ensemble(atoms).consensus([atoms])
         results: dict[str, Any] = {}
         for name, mean in found.mean.items():
             if name in self.implemented_properties:
@@ -404,7 +403,7 @@ class EnsembleCalculator(_ChargedCalculator):
             results["forces_std"] = found.std["forces"]
             results["forces_spread"] = np.linalg.norm(found.std["forces"], axis=1)
             self.guard.check_spread(results["forces_spread"])
-        self.results = results
+        return results
 
 
 def _named(models: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:

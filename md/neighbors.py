@@ -227,6 +227,11 @@ class VerletList:
         self._built: tuple[np.ndarray, ...] | None = None
         self._box = np.eye(3)
 
+    @property
+    def reference(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Positions and cell in Å that the lists were made of; None before there are any."""
+        return None if self._built is None else (self._built[0].copy(), self._built[2].copy())
+
     def update(
         self, positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray
     ) -> tuple[HalfList, HalfList]:

@@ -247,6 +247,64 @@ def test_total_charge_may_be_a_parameter():
         assert other.get_charges().sum() == pytest.approx(charge, abs=1e-9)
 
 
+# ------------------------------------------------------------------------------------- failures
+
+
+def ensemble(engine):
+    return EnsembleCalculator([force_field(0), force_field(1)], engine=engine, dtype="float64")
+
+
+@ENGINES
+@pytest.mark.parametrize("make", [calculator, ensemble])
+@pytest.mark.parametrize("directly", [False, True])
+def test_what_failed_once_fails_again_and_what_is_mended_is_computed_anew(engine, make, directly):
+    good, mended = structure(), structure()
+    good.calc = mended.calc = make(engine)
+    before = good.get_forces()
+    bad = good.copy()
+    bad.positions[1] = bad.positions[0] + [0, 0, 0.1]
+    bad.numbers[1] = 8 if bad.numbers[1] != 8 else 1  # so that it is checked
+    bad.calc = good.calc
+    for _ in range(3):  # or a structure would be checked once, and computed at the second try
+        with pytest.raises(InvalidInputError, match="overlap: they are 0.100 Å apart"):
+            good.calc.calculate(bad) if directly else bad.get_forces()
+        assert good.calc.results == {}
+    close(good.get_forces(), before, 1e-12)
+    mended.rattle(0.1, seed=1)
+    alone = mended.copy()
+    alone.calc = make(engine)
+    close(mended.get_forces(), alone.get_forces(), 1e-9)
+
+
+@ENGINES
+def test_an_interrupted_calculation_leaves_nothing_behind(engine, monkeypatch):
+    atoms = structure(30, width=9.0)
+    atoms.calc = calculator(engine, skin=2.0)
+    atoms.get_forces()
+    made = atoms.calc._engine()
+    compute = made.compute
+
+    def interrupted(*arguments):
+        compute(*arguments)
+        raise KeyboardInterrupt
+
+    atoms.positions += np.linspace(0, 3, 30)[:, None]  # beyond the skin
+    with monkeypatch.context() as patch:
+        patch.setattr(made, "compute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            atoms.get_forces()
+    assert atoms.calc.results == {}
+    atoms.rattle(0.01, seed=0)  # within it
+    forces, rebuilds = atoms.get_forces(), made.verlet.rebuilds
+    assert rebuilds == 2
+    # What the lists were made of is where the atoms were then, not where they are now.
+    assert not np.array_equal(atoms.calc.neighbor_reference[0], atoms.positions)
+    other = atoms.copy()
+    other.calc = calculator(engine, skin=2.0)
+    other.calc.restore_neighbors(other, *atoms.calc.neighbor_reference)
+    np.testing.assert_array_equal(other.get_forces(), forces)
+
+
 # ------------------------------------------------------------------------------------- bad input
 
 
