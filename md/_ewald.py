@@ -18,6 +18,8 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from scikd.exceptions import InvalidInputError
+
 from ._ragged import starts_of
 
 __all__ = [
@@ -30,12 +32,32 @@ __all__ = [
 ]
 
 ORDER = 6  # of the B-splines: each charge goes to 6 x 6 x 6 mesh points
+MOST_POINTS = 3e8  # of a mesh, or reciprocal vectors: several gigabytes
+
+
+def _check_points(cell: np.ndarray, points: np.ndarray) -> None:
+    """Refuse a cell whose reciprocal sum would fill the memory: a molecule in a wide one, mostly.
+
+    Raises
+    ------
+    InvalidInputError
+        If there would be too many points along the three lattice vectors.
+    """
+    if np.prod(points) > MOST_POINTS:
+        lengths = ", ".join(f"{length:.4g}" for length in np.linalg.norm(cell, axis=1))
+        message = (
+            "Expected a cell whose reciprocal sum fits into memory; got lattice vectors of "
+            f"{lengths} Å, which need {np.prod(points):.1g} points. Use a smaller cell, or "
+            "pbc=False for molecules in free space."
+        )
+        raise InvalidInputError(message)
 
 
 def _lattice_sites(cell: Tensor, cutoff: float) -> Tensor:
     """Return half of the reciprocal lattice vectors within a cutoff, as integers (M, 3)."""
     lattice = cell.detach().cpu()
     bounds = torch.floor(cutoff * torch.linalg.vector_norm(lattice, dim=1) / (2 * math.pi))
+    _check_points(lattice.numpy(), 2.0 * bounds.double().numpy() + 1.0)
     ranges = [torch.arange(-int(n), int(n) + 1, dtype=lattice.dtype) for n in bounds]
     sites = torch.cartesian_prod(*ranges)
     vectors = 2 * math.pi * sites @ torch.linalg.inv(lattice).T
@@ -116,6 +138,11 @@ def mesh_shape(cell: np.ndarray, splitting: float, accuracy: float) -> tuple[int
     splitting, accuracy : float
         As in `scikd.md.electrostatics.Electrostatics`.
 
+    Raises
+    ------
+    InvalidInputError
+        If the mesh would fill the memory.
+
     Notes
     -----
     Measured on random charges in a triclinic box, at 0.1/Å³: the rms error of the forces is
@@ -124,6 +151,7 @@ def mesh_shape(cell: np.ndarray, splitting: float, accuracy: float) -> tuple[int
     """
     spacing = (accuracy / (0.08 * splitting**2)) ** (1 / ORDER) / splitting
     lengths = np.linalg.norm(np.asarray(cell, dtype=float), axis=1)
+    _check_points(cell, lengths / spacing)
     points = [next_fast_len(max(2 * ORDER, math.ceil(a / spacing)), real=True) for a in lengths]
     return points[0], points[1], points[2]
 

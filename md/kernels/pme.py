@@ -178,6 +178,7 @@ class ParticleMesh:
         """Choose the mesh, and tabulate what it does to each wave."""
         if np.array_equal(cell, self._cell):
             return
+        self._cell = np.full((3, 3), np.nan)  # until all that follows has been done
         self.shape = mesh_shape(cell, self.splitting, self.accuracy)
         self._inverse = np.linalg.inv(cell)
         self._volume = float(abs(np.linalg.det(cell)))

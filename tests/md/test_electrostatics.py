@@ -325,6 +325,16 @@ def test_slabs_are_refused():
         energies(Electrostatics(), positions, charges, cell, pbc=(True, True, False), pairs=pairs)
 
 
+@pytest.mark.parametrize("edge", [3e3, 1e30])
+@pytest.mark.parametrize("reciprocal", ["ewald", "pme"])
+def test_cells_whose_waves_would_fill_the_memory_are_refused(edge, reciprocal):
+    positions, charges, _ = (tensor(part) for part in random_box(3, 5.0))
+    pairs = (np.array([0]), np.array([1]), np.zeros((1, 3)))
+    term, cell = Electrostatics(reciprocal=reciprocal), edge * tensor(np.eye(3))
+    with pytest.raises(InvalidInputError, match="lattice vectors of .* points. Use a smaller cell"):
+        energies(term, positions, charges, cell, pairs=pairs)
+
+
 def test_bad_settings_are_all_named():
     with pytest.raises(InvalidInputError, match=r"r0 is -1.*accuracy is 0.5.*reciprocal is 'fft'"):
         Electrostatics(r0=-1, accuracy=0.5, reciprocal="fft")
