@@ -24,14 +24,19 @@ __all__ = [
     "all_pairs",
     "bonds",
     "centres_of",
+    "check_positions",
     "complete_box",
+    "fault_of_box",
+    "fault_of_positions",
     "pairs_within",
-    "require_finite",
     "unfold",
 ]
 
 FEW_ATOMS = 300  # of which all pairs cost no more than a search
 SPARSE = 3.0  # Å, between more atoms than these; one that flew off must not make all pairs near
+FARTHEST = 1e6  # Å: 0.1 mm, where a double still tells 1e-10 Å and shifts are small integers
+MOST_NEIGHBORS = 1e6  # of one atom; a liquid has a thousand
+MOST_CELLS = 5e4  # vesin takes fewer in every direction beyond 1e5, and dies where none is left
 
 # Of the sum of covalent radii. Tried on hot and stretched carbonates and on hot water: hydrogen
 # strays farther from its atom than a hydrogen bond is long, and so belongs to its nearest alone.
@@ -83,15 +88,46 @@ def all_pairs(n_atoms: int) -> HalfList:
     return HalfList(i, j, np.zeros((len(i), 3), np.int32), np.zeros((len(i), 3)))
 
 
-def require_finite(positions: np.ndarray) -> None:
-    """Raise an error that names the first atom whose position is not a number."""
-    if not np.isfinite(positions).all():
-        atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+def fault_of_positions(positions: np.ndarray) -> str | None:
+    """Say which atom is at no place, or too far away to be computed; None if there is none."""
+    lost = ~(np.abs(positions) <= FARTHEST).all(axis=1)
+    if not lost.any():
+        return None
+    atom = int(np.flatnonzero(lost)[0])
+    where = positions[atom].tolist()
+    if not np.isfinite(where).all():
+        return f"expected finite positions; atom {atom} is at {where} Å"
+    return f"expected positions up to {FARTHEST:g} Å from the origin; atom {atom} is at {where} Å"
+
+
+def fault_of_box(n_atoms: int, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> str | None:
+    """Say that a box is too small for its atoms: a search would find pairs without end."""
+    heights = _heights(complete_box(cell, pbc))
+    if n_atoms * np.prod((2.0 * cutoff / heights)[np.asarray(pbc, dtype=bool)]) <= MOST_NEIGHBORS:
+        return None
+    lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(cell, axis=1))
+    return (
+        f"expected a cell with room for its atoms; got {n_atoms} and lattice vectors of {lengths} Å"
+    )
+
+
+def check_positions(positions: np.ndarray) -> None:
+    """Raise an error that names the first atom that is nowhere, or too far away."""
+    _raise(fault_of_positions(positions))
+
+
+def _raise(fault: str | None) -> None:
+    if fault is not None:
         message = (
-            f"Expected finite positions; atom {atom} is at {positions[atom].tolist()} Å. In "
-            "dynamics the run has blown up: use a shorter time step, or start from a relaxed box."
+            f"{fault[0].upper()}{fault[1:]}. In dynamics the run has blown up: use a shorter time "
+            "step, or start from a relaxed box."
         )
         raise InvalidInputError(message)
+
+
+def _heights(box: np.ndarray) -> np.ndarray:
+    """Return the distances between opposite faces."""
+    return 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
 
 
 def complete_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -117,15 +153,20 @@ def pairs_within(
         In Å; may be larger than the cell. There is one search, for the largest.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64)
-    require_finite(positions)
+    check_positions(positions)
+    _raise(fault_of_box(len(positions), cell, pbc, max(cutoffs)))
     box = complete_box(cell, pbc)
     # A search makes cells as wide as the cutoff; far more cells than atoms are a waste.
-    lengths = np.linalg.norm(box, axis=1)
+    lengths, heights = np.linalg.norm(box, axis=1), _heights(box)
     free = ~np.asarray(pbc, dtype=bool)
     if len(positions) and free.any():
-        lengths[free] += np.ptp((positions @ np.linalg.inv(box))[:, free], axis=0)
+        extent = np.ptp((positions @ np.linalg.inv(box))[:, free], axis=0)
+        lengths[free] += extent
+        heights[free] += extent
     spacing = (np.prod(lengths) / max(len(positions), 1)) ** (1 / 3)
     widest = max(*cutoffs, spacing if len(positions) <= FEW_ATOMS else min(spacing, SPARSE))
+    while np.prod(cells := np.maximum(heights // widest, 1.0)) > MOST_CELLS * cells.min() ** 3:
+        widest *= 2.0  # a thread of atoms, or one that flew off
     # One thread, sorted: the order of pairs, and with it every sum, is the same in each run.
     search = vesin.NeighborList(cutoff=widest, full_list=False, sorted=True, n_threads=1)
     i, j, shifts, distances = search.compute(positions, box, pbc, "ijSd")

@@ -15,7 +15,7 @@ import torch
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import complete_box, require_finite
+from ._half_list import complete_box
 from ._placed import Placed, wholly_periodic
 from .dispersion import D3BJ
 from .get import GET
@@ -178,7 +178,6 @@ class NumbaEngine:
         if not len(positions):
             message = "Expected at least one atom; got a structure without any."
             raise InvalidInputError(message)
-        require_finite(positions)
         if not np.array_equal(numbers, self._numbers):
             self._force_field.check_elements(
                 torch.as_tensor(numbers, device=self._force_field.device)

@@ -21,7 +21,15 @@ from torch_geometric.data import Batch, Data
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import FEW_ATOMS, HalfList, all_pairs, bonds, pairs_within
+from ._half_list import (
+    FEW_ATOMS,
+    HalfList,
+    all_pairs,
+    bonds,
+    fault_of_box,
+    fault_of_positions,
+    pairs_within,
+)
 from ._labels import (
     LABELS,
     PER_ATOM,
@@ -410,8 +418,8 @@ def check_geometry(batch: AtomicBatch, *, smallest_distance: float = SMALLEST_DI
     Raises
     ------
     InvalidInputError
-        If a structure is empty, or has positions that are not finite, elements outside 1 to 86, a
-        cell that is singular although it is periodic, or atoms that overlap.
+        If a structure is empty, or has positions that are not finite or beyond 0.1 mm, elements
+        outside 1 to 86, a cell that is singular although it is periodic, or atoms that overlap.
     """
     problems = []
     for k, one in enumerate(batch.structures("positions", "numbers", "cell", "pbc")):
@@ -430,9 +438,9 @@ def _problem(
     """Say what is wrong with one structure, or None."""
     if not len(numbers):
         return "expected at least one atom; it is empty"
-    if not np.isfinite(positions).all():
-        atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        return f"expected finite positions; atom {atom} is at {positions[atom].tolist()}"
+    misplaced = fault_of_positions(positions)
+    if misplaced is not None:
+        return misplaced
     unknown = sorted(set(numbers[(numbers < 1) | (numbers > LARGEST_NUMBER)].tolist()))
     if unknown:
         return f"expected atomic numbers from 1 to {LARGEST_NUMBER}; got {unknown}"
@@ -441,6 +449,9 @@ def _problem(
             "expected lattice vectors that span the periodic directions; got "
             f"{cell.tolist()}: give a cell, or set pbc=False"
         )
+    crowded = fault_of_box(len(numbers), cell, pbc, smallest)
+    if crowded is not None:
+        return crowded
     pairs = (
         pairs_within(positions, cell, pbc, smallest)[0]
         if pbc.any() or len(numbers) > FEW_ATOMS

@@ -14,7 +14,7 @@ import torch
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import FEW_ATOMS, HalfList, all_pairs, complete_box, pairs_within, require_finite
+from ._half_list import FEW_ATOMS, HalfList, all_pairs, check_positions, complete_box, pairs_within
 from ._ragged import starts_of
 from .frames import AtomicBatch
 
@@ -126,7 +126,7 @@ def _near_and_far(
         close, distant = pairs_within(positions, cell, pbc, near, far)
         return close, distant
     positions = np.asarray(positions, dtype=np.float64)
-    require_finite(positions)
+    check_positions(positions)
     every = all_pairs(len(positions))
     if len(positions) <= FEW_ATOMS:
         return every.within(positions, near), every
@@ -149,7 +149,8 @@ def find_neighbors(batch: AtomicBatch, near_cutoff: float, far_cutoff: float) ->
     Raises
     ------
     InvalidInputError
-        If a cutoff is not a positive number.
+        If a cutoff is not a positive number, a position is not finite or beyond 0.1 mm, or a cell
+        is far too small for its atoms.
     """
     _check_cutoffs(near_cutoff=near_cutoff, far_cutoff=far_cutoff)
     found = [
@@ -253,8 +254,15 @@ class VerletList:
         near, far : HalfList
             With pairs beyond the cutoff among them. Without periodic directions, `far` holds all
             pairs.
+
+        Raises
+        ------
+        InvalidInputError
+            If a position is not finite or beyond 0.1 mm, or the cell is far too small for its
+            atoms.
         """
         positions = np.asarray(positions, dtype=np.float64)
+        check_positions(positions)
         pbc = np.asarray(pbc, dtype=bool)
         box = complete_box(cell, pbc)
         if not self._still_good(positions, numbers, box, pbc):

@@ -347,6 +347,27 @@ def test_what_is_no_structure_is_refused(engine):
         empty.get_potential_energy()
 
 
+@ENGINES
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("n_atoms", [12, 400])
+def test_an_atom_at_the_end_of_the_world_is_refused(engine, periodic, n_atoms):
+    atoms = structure(n_atoms, width=6.0 * (n_atoms / 12) ** (1 / 3), periodic=periodic)
+    before = atoms.copy()
+    atoms.calc = calculator(engine)
+    lost = atoms.copy()
+    lost.positions[3, 1] = 1e30
+    lost.calc = calculator(engine)
+    with pytest.raises(InvalidInputError, match="up to 1e.06 Å from the origin; atom 3 is at"):
+        lost.get_forces()
+    forces = atoms.get_forces()
+    for positions in (lost.positions, before.positions + 1e30):
+        atoms.positions = positions
+        with pytest.raises(InvalidInputError, match="up to 1e.06 Å from the origin; atom"):
+            atoms.get_forces()
+    atoms.positions = before.positions
+    close(atoms.get_forces(), forces, 1e-9)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scikd.exceptions import InvalidInputError
+from scikd.md._half_list import pairs_within
 from scikd.md.frames import collate, from_ase, select
 from scikd.md.neighbors import VerletList, collate_neighbors, find_neighbors
 from tests.reference.md_neighbors import both_ways, ordered_pairs
@@ -276,3 +277,66 @@ def test_positions_that_are_not_numbers_are_refused(periodic):
     positions[5, 1] = np.nan
     with pytest.raises(InvalidInputError, match="atom 5 is at .* run has blown up"):
         verlet.update(positions, numbers, cell, [periodic] * 3)
+
+
+@pytest.mark.parametrize("far", [1.1e6, 1e12, 1e30, 1e200, -np.inf])
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("n_atoms", [20, 400])
+def test_positions_far_beyond_any_sample_are_refused(far, periodic, n_atoms):
+    positions = np.random.default_rng(0).uniform(0, 20, (n_atoms, 3))
+    numbers, cell, pbc = np.ones(n_atoms, int), 20.0 * np.eye(3), np.full(3, periodic)
+    verlet = VerletList(4.0, 7.0)
+    verlet.update(positions, numbers, cell, pbc)
+    everyone = positions + far  # who have moved together, so that no pair has changed
+    positions[5, 1] = far
+    for moved, words in ((positions, "atom 5 is at"), (everyone, "atom 0 is at")):
+        with pytest.raises(InvalidInputError, match=f"Expected .*positions.*{words}"):
+            verlet.update(moved, numbers, cell, pbc)
+        atoms = Atoms(numbers, moved, cell=cell, pbc=pbc)
+        with pytest.raises(InvalidInputError, match=words):
+            find_neighbors(from_ase(atoms, check=False), 4.0, 7.0)
+        with pytest.raises(InvalidInputError, match=f"structure 0: expected .*{words}"):
+            from_ase(atoms)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_an_atom_that_flew_off_changes_no_other_pair(periodic):
+    positions = np.random.default_rng(0).uniform(0, 20, (400, 3))
+    numbers, cell, pbc = np.ones(400, int), np.diag([20.0, 20.0, 1e6]), np.full(3, periodic)
+    before = VerletList(4.0, 4.0, 0.1).update(positions, numbers, cell, pbc)[0]
+    positions[-1, 2] = 5e5
+    after = VerletList(4.0, 4.0, 0.1).update(positions, numbers, cell, pbc)[0]
+    there = {tuple(pair) for pair in np.stack([after.i, after.j], 1).tolist()}
+    assert len(there) == len(after) > 1000
+    assert there == {
+        (i, j) for i, j in np.stack([before.i, before.j], 1).tolist() if 399 not in (i, j)
+    }
+
+
+@pytest.mark.parametrize("across", [(4.0, 4.0), (2.0, 2.0), (3.1, 12.0)])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_a_long_thread_of_atoms_is_searched(across, periodic):
+    # So many cells along one direction that the search would be left with none across.
+    cell, pbc = np.diag([3.1e5, *across]), np.full(3, periodic)
+    positions = np.random.default_rng(0).random((400, 3)) @ cell
+    positions[200:] = positions[:200] + np.diag(cell) * [0, 0.3, 0.2] + [1.0, 0, 0]
+    found = pairs_within(positions, cell, pbc, 3.0)[0]
+    steps = np.arange(-2, 3) if periodic else np.zeros(1)
+    expected = 0
+    for y in steps:
+        for z in steps:
+            image = positions + np.array([0.0, y, z]) @ cell
+            distances = np.linalg.norm(image[None] - positions[:, None], axis=-1)
+            expected += int(((distances < 3.0) & (distances > 0)).sum())
+    assert expected > 100
+    assert 2 * len(found) == expected
+
+
+def test_a_box_without_room_is_refused_before_it_fills_the_memory():
+    positions, numbers = np.array([[0.0, 0.0, 0.0]]), np.array([18])
+    for edges, pbc in (([1e-2] * 3, [True] * 3), ([1e-3, 1e-3, 9.0], [True, True, False])):
+        cell = np.diag(edges)
+        with pytest.raises(InvalidInputError, match="a cell with room for its atoms; got 1 and"):
+            VerletList(4.0, 7.0).update(positions, numbers, cell, np.array(pbc))
+        with pytest.raises(InvalidInputError, match="structure 0"):
+            from_ase(Atoms(numbers, positions, cell=cell, pbc=pbc))
