@@ -77,6 +77,17 @@ def _beginning(path: Path, length: int) -> bytes:
         return file.read(length)
 
 
+def _scalars(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the texts and numbers among ASE's notes on a structure, by name: its charge, ..."""
+    # ASE's readers give NumPy's numbers.
+    kinds = (np.generic, np.ndarray)
+    plain = {
+        str(name): value.item() if isinstance(value, kinds) and not value.ndim else value
+        for name, value in info.items()
+    }
+    return {k: v for k, v in sorted(plain.items()) if isinstance(v, (str, bool, int, float))}
+
+
 def write_frame(path: Path, atoms: Atoms) -> None:
     """Write one structure as extended XYZ, with momenta, as a whole or not at all."""
     atomic_write_bytes(path, _as_text(atoms).encode())
@@ -213,7 +224,8 @@ class Recorder:
             As `add_row` does.
         """
         frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        frame.info = {**atoms.info, "time_ps": time}
+        # What a checkpoint does not keep would be missing from the frames of a continuation.
+        frame.info = {**_scalars(atoms.info), "time_ps": time}
         if "molecules" in atoms.arrays:
             frame.set_array("molecules", atoms.arrays["molecules"])
         self._append(FRAMES, _as_text(frame))
@@ -249,10 +261,7 @@ class Recorder:
         if snapshot.neighbors is not None:
             positions, cell = snapshot.neighbors
             arrays |= {"neighbors/positions": positions, "neighbors/cell": cell}
-        # ASE's readers give NumPy's numbers; the total charge is one of them.
-        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in atoms.info.items()}
-        info = {k: v for k, v in plain.items() if isinstance(v, (str, bool, int, float))}
-        parameters = {"state": snapshot.state, "lengths": lengths, "info": info}
+        parameters = {"state": snapshot.state, "lengths": lengths, "info": _scalars(atoms.info)}
         save_bundle(self.checkpoint, kind=KIND, parameters=parameters, arrays=arrays, units=UNITS)
 
     def load(self) -> tuple[Snapshot, dict[str, int]] | None:

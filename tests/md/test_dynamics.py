@@ -576,10 +576,23 @@ def test_a_run_is_not_continued_with_other_atoms_nor_begun_with_constraints(tmp_
 def test_a_checkpoint_keeps_the_total_charge(tmp_path):
     atoms = argon(2)
     atoms.info = {"charge": np.int64(1), "exact": np.bool_(True), "level": "none"}
+    atoms.info["total_charge"] = np.array(-1.0)
     run = options(tmp_path, time="0.01ps")
     run_dynamics(run, atoms=atoms, calculator=IdealGas())
     again = run_dynamics(replace(run, time="0.02ps"), calculator=IdealGas())
-    assert again.atoms.info == {"charge": 1, "exact": True, "level": "none"}
+    assert again.atoms.info == {"charge": 1, "exact": True, "level": "none", "total_charge": -1.0}
+
+
+def test_notes_on_a_structure_do_not_tell_a_continuation_from_a_run_in_one(tmp_path):
+    atoms = argon(2, density=0.7)
+    atoms.info = {"field": np.arange(3.0), "names": ["a", "b"], "small": np.float32(0.1), "n": 2}
+    whole = options(tmp_path / "whole", time="0.5ps")
+    run_dynamics(whole, atoms=atoms, calculator=lennard_jones(atoms))
+    for length in ("0.25ps", "0.5ps"):
+        part = replace(whole, output=str(tmp_path / "parts"), time=length)
+        run_dynamics(part, atoms=atoms, calculator=lennard_jones(atoms))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert read(tmp_path / "whole" / "trajectory.extxyz").info["n"] == 2
 
 
 def test_damage_is_told(tmp_path):
