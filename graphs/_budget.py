@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,42 +57,52 @@ class Joiner:
 def within_budget(
     mined: list[MinedSets], budget: int, join: Joiner
 ) -> tuple[Joiner, list[TreeSets]]:
-    """Give each class as many of its most frequent sets as an even share of the bytes holds."""
+    """Keep the sets that are most frequent in their class, as many as a number of bytes holds.
+
+    Parameters
+    ----------
+    mined : list of MinedSets
+        Of each class.
+    budget : int
+        Bytes that the result may take.
+    join : Joiner
+        Makes one result of the sets.
+
+    Returns
+    -------
+    join : Joiner
+        For the sets below.
+    sets : list of TreeSets
+        Of each class one set at least.
+
+    Raises
+    ------
+    InvalidInputError
+        If the budget is too small for one set of each class; the message says what it takes.
+    """
     join, mined = join.restrict(mined)
-    firsts = [cache(part.first) for part in mined]
-    sizes = [cache(partial(_size, join, first)) for first in firsts]
+    # One threshold for all classes, as a share of the class. Among equals classes take turns.
+    shares = np.concatenate([part.itemsets.supports / part.n_graphs for part in mined])
+    place = np.concatenate([np.arange(len(part)) for part in mined])
+    owner = np.repeat(np.arange(len(mined)), [len(part) for part in mined])
+    owner = owner[np.lexsort((owner, place, -shares))]
 
-    def share(n_bytes: int) -> list[TreeSets]:
-        numbers = [
-            _largest(1, len(part), partial(_at_most, n_bytes, size))
-            for part, size in zip(mined, sizes, strict=True)
-        ]
-        return [first(n) for first, n in zip(firsts, numbers, strict=True)]
+    @cache
+    def joined(n_sets: int) -> tuple[DistilledGraphs, list[TreeSets]]:
+        numbers = np.maximum(np.bincount(owner[:n_sets], minlength=len(mined)), 1)
+        sets = [part.first(int(n)) for part, n in zip(mined, numbers, strict=True)]
+        return join(sets), sets
 
-    def fits(n_bytes: int) -> bool:
-        return join(share(n_bytes)).n_bytes <= budget
-
-    if not fits(0):
+    least = joined(0)[0].n_bytes
+    if least > budget:
         message = (
-            f"Expected a budget of at least {join(share(0)).n_bytes} bytes, which the most "
-            f"frequent set of trees of each class takes; got {budget}. Fewer hops take fewer bytes."
+            f"Expected a budget of at least {least} bytes, which the most frequent set of trees of "
+            f"each class takes; got {budget}. Fewer hops take fewer bytes."
         )
         raise InvalidInputError(message)
-    # Classes share subtrees, so an even share of the bytes is more than the budget divided evenly.
-    return join, share(_largest(0, budget, fits))
-
-
-def _size(join: Joiner, first: Callable[[int], TreeSets], n_sets: int) -> int:
-    return join([first(n_sets)]).n_bytes
-
-
-def _at_most(n_bytes: int, size: Callable[[int], int], n_sets: int) -> bool:
-    return size(n_sets) <= n_bytes
-
-
-def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
-    """Return the largest number that fits, where ``low`` counts as fitting."""
+    low, high = 0, len(owner)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+        fits = joined(middle)[0].n_bytes <= budget
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return join, joined(low)[1]

@@ -110,7 +110,7 @@ class ClassTransactions:
         numbers[tree, step] = np.arange(len(tree))
         bits = self.bits(numbers, len(tree))
         found = mine(bits, len(self), min_support, kind, max_sets)
-        return MinedSets(found, bits, tree, self.thresholds[step])
+        return MinedSets(found, bits, tree, self.thresholds[step], len(self))
 
     def bits(self, items: np.ndarray, n_items: int) -> np.ndarray:
         """Say which graphs hold items: `scikd.graphs.kernels.transactions.item_bits`."""
@@ -127,6 +127,7 @@ class MinedSets:
     bits: np.ndarray
     trees: np.ndarray
     thresholds: np.ndarray
+    n_graphs: int
 
     def __len__(self) -> int:
         return len(self.itemsets)

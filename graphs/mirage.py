@@ -48,8 +48,8 @@ class Mirage(BaseEstimator):
         Depth of the trees: the most layers of a network that is trained on them. ``"auto"`` grows
         until some class has no frequent tree.
     budget : int or str or None, default=None
-        Bytes that the result may take (`DistilledGraphs.n_bytes`), such as 20000 or "20kB". Classes
-        share it evenly, and the most frequent sets of each are kept. None takes ``min_support``.
+        Bytes that the result may take (`DistilledGraphs.n_bytes`), such as 20000 or "20kB". The
+        sets that are in the largest share of their class are kept. None takes ``min_support``.
     min_support : int, float, sequence or mapping, or None, default=None
         In how many graphs of a class a set is frequent: a number of graphs (int), a share of the
         class (float up to 1), or one of these for each class, in the order of the sorted classes or
