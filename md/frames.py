@@ -14,22 +14,14 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import chemical_symbols
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch_geometric.data import Batch, Data
 
 from scikd.exceptions import InvalidInputError
 
-from ._half_list import (
-    FEW_ATOMS,
-    HalfList,
-    all_pairs,
-    bonds,
-    fault_of_box,
-    fault_of_positions,
-    pairs_within,
-)
+from ._geometry import LARGEST_NUMBER, fault_of_structure
+from ._half_list import bonds
 from ._labels import (
     LABELS,
     PER_ATOM,
@@ -53,10 +45,7 @@ __all__ = [
     "to_ase",
 ]
 
-LARGEST_NUMBER = 86  # radon: what the network's table of elements ends with
-
 SMALLEST_DISTANCE = 0.3  # Å
-SINGULAR = 1e-6  # of the volume that vectors of this length would span at right angles
 MOST_SHOWN = 10  # faulty structures in one message
 
 
@@ -423,58 +412,13 @@ def check_geometry(batch: AtomicBatch, *, smallest_distance: float = SMALLEST_DI
     """
     problems = []
     for k, one in enumerate(batch.structures("positions", "numbers", "cell", "pbc")):
-        problem = _problem(**one, smallest=smallest_distance)
+        problem = fault_of_structure(**one, smallest=smallest_distance)
         if problem:
             problems.append(f"structure {k}: {problem}")
     if problems:
         shown = "\n".join(problems[:MOST_SHOWN])
         message = f"{len(problems)} of {batch.n_structures} structures cannot be used:\n{shown}"
         raise InvalidInputError(message)
-
-
-def _problem(
-    positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray, smallest: float
-) -> str | None:
-    """Say what is wrong with one structure, or None."""
-    if not len(numbers):
-        return "expected at least one atom; it is empty"
-    misplaced = fault_of_positions(positions)
-    if misplaced is not None:
-        return misplaced
-    unknown = sorted(set(numbers[(numbers < 1) | (numbers > LARGEST_NUMBER)].tolist()))
-    if unknown:
-        return f"expected atomic numbers from 1 to {LARGEST_NUMBER}; got {unknown}"
-    if not np.isfinite(cell).all() or (pbc.any() and _is_flat(cell[pbc])):
-        return (
-            "expected lattice vectors that span the periodic directions; got "
-            f"{cell.tolist()}: give a cell, or set pbc=False"
-        )
-    crowded = fault_of_box(len(numbers), cell, pbc, smallest)
-    if crowded is not None:
-        return crowded
-    pairs = (
-        pairs_within(positions, cell, pbc, smallest)[0]
-        if pbc.any() or len(numbers) > FEW_ATOMS
-        else all_pairs(len(numbers)).within(positions, smallest)
-    )
-    return _overlap(pairs, positions, numbers, smallest) if len(pairs) else None
-
-
-def _is_flat(vectors: np.ndarray) -> bool:
-    """Say whether one to three vectors are zero, or in a line or plane."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    spanned = np.sqrt(abs(np.linalg.det(vectors @ vectors.T)))
-    return bool(spanned <= SINGULAR * np.prod(lengths))
-
-
-def _overlap(pairs: HalfList, positions: np.ndarray, numbers: np.ndarray, smallest: float) -> str:
-    distances = np.linalg.norm(pairs.vectors(positions), axis=1)
-    k = int(distances.argmin())
-    i, j = int(pairs.i[k]), int(pairs.j[k])
-    return (
-        f"atoms {i} ({chemical_symbols[numbers[i]]}) and {j} ({chemical_symbols[numbers[j]]}) "
-        f"overlap: they are {distances[k]:.3f} Å apart, expected at least {smallest:g} Å"
-    )
 
 
 def find_molecules(atoms: Atoms) -> np.ndarray:

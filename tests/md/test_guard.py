@@ -112,7 +112,7 @@ def test_all_pairs_of_elements_share_one_count_and_one_warning():
         check(guard, first, limits)
     check(guard, several, limits)  # a second warning would be an error here
     check(guard, other, limits)
-    assert guard.counts == {"distance": 2, "spread": 0}
+    assert guard.counts == {"distance": 2, "charge": 0, "spread": 0}
 
 
 def test_members_of_an_ensemble_share_a_guard():
