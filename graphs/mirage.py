@@ -73,6 +73,8 @@ class Mirage(BaseEstimator):
         without multiplicity or trees of a single node; it ignores ``itemsets``, ``multiplicity``
         and ``contrast``. ``"lossless"`` keeps every graph as the set of all its trees: nothing is
         lost to a network of up to ``n_hops`` layers, which trains several times faster on it.
+    max_sets : int, default=100000
+        More frequent sets than these, of a class, are an error, before memory is full.
 
     Attributes
     ----------
@@ -114,6 +116,7 @@ class Mirage(BaseEstimator):
         bins: int = 8,
         contrast: float | None = None,
         mode: Literal["weighted", "published", "lossless"] = "weighted",
+        max_sets: int = 100_000,
     ) -> None:
         self.n_hops = n_hops
         self.budget = budget
@@ -124,6 +127,7 @@ class Mirage(BaseEstimator):
         self.bins = bins
         self.contrast = contrast
         self.mode = mode
+        self.max_sets = max_sets
 
     def fit(self, dataset: GraphSet | Iterable[Any], y: Any = None) -> Mirage:
         """Distil graphs.
@@ -209,12 +213,13 @@ class Mirage(BaseEstimator):
     ) -> tuple[Joiner, list[TreeSets]]:
         if self.mode == "published":
             mined = [
-                part.frequent(int(s), "all") for part, s in zip(transactions, least, strict=True)
+                part.frequent(int(s), "all", self.max_sets)
+                for part, s in zip(transactions, least, strict=True)
             ]
             return join, [part.first(len(part), weighted=False) for part in mined]
         if budget is None:
             mined = [
-                part.frequent(int(s), self.itemsets)
+                part.frequent(int(s), self.itemsets, self.max_sets)
                 for part, s in zip(transactions, least, strict=True)
             ]
         else:
