@@ -71,9 +71,9 @@ class ColorRefinement:
         classes : numpy.ndarray of shape (n_graphs,) or None, default=None
             Class of each graph, from 0; needed with ``min_support``.
         min_support : numpy.ndarray of shape (n_classes,) or None, default=None
-            Number of graphs of a class that must hold a tree. A node whose tree is rarer in the
-            class of its graph gets no colour, nor does what is built on it: a tree cannot be
-            frequent when one that it is made of is not.
+            Number of graphs of a class that must hold a tree. A tree that is rarer in every class
+            gets no number, nor does what is built on it: a tree cannot be frequent when one that
+            it is made of is not. One that is frequent in some class is numbered wherever it is.
 
         Returns
         -------
@@ -92,8 +92,9 @@ class ColorRefinement:
         for _ in range(MOST_HOPS if self.n_hops == "auto" else self.n_hops):
             start = colors[-1]
             if min_support is not None:
-                start = _frequent(start, n_colors, graphs, classes, min_support)
-                if self.n_hops == "auto" and _lacks_a_class(start, graphs, classes, min_support):
+                frequent = _frequent(start, n_colors, graphs, classes, min_support)
+                start = np.where(np.logical_or.reduce(frequent)[start], start, np.int32(-1))
+                if self.n_hops == "auto" and not frequent.any(axis=1).all():
                     if levels:  # a class has nothing frequent of the deepest level
                         del colors[-1], levels[-1]
                     break
@@ -188,13 +189,6 @@ def supports(
     )
 
 
-def _lacks_a_class(
-    colors: np.ndarray, graphs: GraphSet, classes: np.ndarray | None, min_support: np.ndarray
-) -> bool:
-    owners = graphs.graph_of_node[colors >= 0]
-    return len(np.unique(owners if classes is None else classes[owners])) < len(min_support)
-
-
 def _frequent(
     colors: np.ndarray,
     n_colors: int,
@@ -202,13 +196,11 @@ def _frequent(
     classes: np.ndarray | None,
     min_support: np.ndarray,
 ) -> np.ndarray:
-    if n_colors == 0:
-        return colors
+    """Say which trees are frequent in which class; a last column is of colour -1, which is not."""
     codes = np.zeros(len(graphs), dtype=np.int64) if classes is None else classes
     counts = supports(colors, graphs, codes, n_colors, len(min_support))
     enough = counts >= np.asarray(min_support)[:, None]
-    kept = (colors >= 0) & enough[codes[graphs.graph_of_node], colors]
-    return np.where(kept, colors, np.int32(-1))
+    return np.pad(enough, ((0, 0), (0, 1)))
 
 
 def _arcs(

@@ -210,6 +210,22 @@ def test_contrast_drops_what_both_classes_have(graphs):
         Mirage(0, min_support=0.5, contrast=1e9).fit(graphs)
 
 
+def test_contrast_counts_the_graphs_of_other_classes_though_the_set_is_rare_there():
+    labels = np.repeat([0, 1, 0, 2], [6, 4, 4, 6])  # of graphs of one node each
+    graphs = GraphSet(
+        node_ptr=np.arange(21),
+        arc_ptr=np.zeros(21, np.int64),
+        sources=np.empty(0, np.int64),
+        targets=np.empty(0, np.int64),
+        node_features=labels[:, None],
+        edge_features=np.empty((0, 0), np.int64),
+        y=np.repeat([0, 1], 10),
+    )
+    assert len(Mirage(2, min_support=5, contrast=1.4).fit(graphs).distilled_) == 2
+    with pytest.raises(InvalidInputError, match=r"2.0 times more frequent.*none of \[0\]"):
+        Mirage(2, min_support=5, contrast=2.0).fit(graphs)
+
+
 def test_nodes_without_features_are_labelled_by_their_degree():
     graphs = labelled(5, n_graphs=40, n_labels=1, n_edge_labels=1, density=2.0)
     mirage = Mirage(1, min_support=2).fit(graphs)
