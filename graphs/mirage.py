@@ -310,7 +310,7 @@ def _refuse_rare(
 ) -> None:
     """Raise an error if a class has no frequent tree, and say how frequent its trees are."""
     free = mirage.budget is not None and mirage.min_support is None
-    needed = np.ones_like(least) if free else least
+    needed = np.full_like(least, 2) if free else least
     if all(part.most >= n for part, n in zip(transactions, needed, strict=True)):
         return
     n_hops = 1 if mirage.n_hops == "auto" else mirage.n_hops

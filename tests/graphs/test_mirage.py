@@ -279,6 +279,12 @@ def test_options_that_mean_nothing_are_refused(graphs, options, message):
         Mirage(**options).fit(graphs)
 
 
+def test_a_budget_for_graphs_that_have_nothing_in_common_is_refused(graphs):
+    numbered = replace(graphs, node_features=np.arange(graphs.n_nodes)[:, None])
+    with pytest.raises(InvalidInputError, match=r"in at least 2 of the 30 .* frequent is in 1\)"):
+        Mirage(1, budget=1000).fit(numbered)
+
+
 def test_labels_that_mean_nothing_are_refused(graphs):
     n_graphs = len(graphs)
     for y, message in (
