@@ -8,10 +8,10 @@ have in common stand for the class. No network is trained to find them.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,6 +28,7 @@ from .kernels.transactions import count_trees
 from .mining import ClassTransactions, TreeSets, sets_within
 from .preparation import Preparation
 from .refinement import ColorRefinement, supports
+from .shards import Shard, ShardedGraphs, fingerprint, labels_of
 from .trees import Trees
 
 __all__ = ["Mirage", "parse_bytes"]
@@ -179,10 +180,83 @@ class Mirage(BaseEstimator):
             ]
             _refuse_rare(self, transactions, least, preparation.apply(graphs), codes)
             join, sets = self._frequent_sets(transactions, least, budget, join)
-        self.min_support_ = np.array([int(part.supports.min()) for part in sets])
-        self.coverage_ = np.array([part.covered for part in sets]) / sizes
-        self.distilled_ = join(sets, self._provenance(graphs, codes))
-        return self
+        origin = {
+            "data": graphs.name,
+            "graphs": sizes.tolist(),
+            "nodes": graphs.n_nodes,
+            "arcs": graphs.n_arcs,
+            "sha256": fingerprint(graphs, codes),
+        }
+        return self._finish(join, sets, sizes, origin)
+
+    def fit_shards(
+        self,
+        shards: Sequence[Shard],
+        *,
+        n_jobs: int | None = None,
+        preparation: Preparation | None = None,
+    ) -> Mirage:
+        """Distil graphs that do not fit into memory; the result is that of `fit` on all of them.
+
+        Parameters
+        ----------
+        shards : sequence of callable
+            Each returns a `GraphSet` with classes, or a torch_geometric data set, such as
+            ``functools.partial(read_graphs, path)``; the same whenever it is called. The order of
+            the graphs is that of the shards.
+        n_jobs : int or None, default=None
+            How many shards to work on at once, as in joblib. Within ``joblib.parallel_config``
+            they go where it says, such as to a cluster by Dask.
+        preparation : Preparation or None, default=None
+            Bins of features that are not whole numbers, learnt on a sample of the graphs
+            (`Preparation.of`), as their quantiles would need all graphs at once.
+
+        Returns
+        -------
+        Mirage
+            This object.
+
+        Raises
+        ------
+        InvalidInputError
+            As `fit`; and for ``n_hops="auto"`` and ``mode="lossless"``, which need all graphs, and
+            for features that are not whole numbers, without ``preparation``.
+
+        Notes
+        -----
+        Every shard is read three times: for its classes, for the trees that are frequent in it,
+        and to count those of all shards; with a budget and no ``min_support``, twice more each
+        time that trees of a quarter of the support are needed to fill it. Time grows as the number
+        of nodes and arcs, times the depth; it adds that of mining, which `fit` takes too. In
+        memory are a shard for each worker, the trees that are frequent in any shard, and 8 bytes
+        for each pair of a graph and such a tree that it holds. Shards of few graphs let more trees
+        pass, as chance makes rare trees frequent: take some thousand graphs or more. Nothing is
+        written.
+        """
+        budget = self._check_options()
+        if self.n_hops == "auto" or self.mode == "lossless":
+            message = (
+                "Expected a number of hops, and a mode other than 'lossless', for shards: these "
+                f"need all graphs at once; got n_hops={self.n_hops!r} and mode={self.mode!r}."
+            )
+            raise InvalidInputError(message)
+        data = ShardedGraphs.read(
+            shards, self.n_hops, degrees=self.degrees, preparation=preparation, n_jobs=n_jobs
+        )
+        self.classes_ = data.recipe.classes
+        least = _min_supports(self.min_support, self.classes_, data.sizes)
+        multiplicity = self.multiplicity and self.mode == "weighted"
+        if budget is not None and self.min_support is None:
+            most = budget // LEAST_BYTES_OF_A_SET + 1
+            trees, parts = data.transactions_beyond(most, self.itemsets, multiplicity=multiplicity)
+        else:
+            trees, parts = data.transactions(
+                least, multiplicity=multiplicity, single_nodes=self.mode != "published"
+            )
+        _refuse_rare(self, parts, least)
+        join = Joiner(trees, self.classes_, data.recipe.preparation)
+        join, sets = self._frequent_sets(parts, least, budget, join)
+        return self._finish(join, sets, data.sizes, data.origin)
 
     def _check_options(self) -> int | None:
         """Return the budget in bytes, or raise an error if options do not go together."""
@@ -251,24 +325,20 @@ class Mirage(BaseEstimator):
             return join, [part.first(len(part)) for part in mined]
         return within_budget(mined, budget, join)
 
-    def _provenance(self, graphs: GraphSet, codes: np.ndarray) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for values in (graphs.node_ptr, graphs.sources, graphs.targets, codes):
-            digest.update(np.ascontiguousarray(values).tobytes())
-        for values in (graphs.node_features, graphs.edge_features):
-            digest.update(values.astype("<f8").tobytes())
-        options = {name: _plain(value) for name, value in self.get_params().items()}
-        return {
-            "data": graphs.name,
-            "graphs": np.bincount(codes).tolist(),
-            "nodes": graphs.n_nodes,
-            "arcs": graphs.n_arcs,
-            "sha256": digest.hexdigest(),
-            "options": options,
+    def _finish(
+        self, join: Joiner, sets: list[TreeSets], sizes: np.ndarray, origin: dict[str, Any]
+    ) -> Mirage:
+        self.min_support_ = np.array([int(part.supports.min()) for part in sets])
+        self.coverage_ = np.array([part.covered for part in sets]) / sizes
+        provenance = {
+            **origin,
+            "options": {name: _plain(value) for name, value in self.get_params().items()},
             "min_support": self.min_support_.tolist(),
             "coverage": self.coverage_.tolist(),
             "version": scikd.__version__,
         }
+        self.distilled_ = join(sets, provenance)
+        return self
 
 
 def parse_bytes(size: int | str) -> int:
@@ -305,25 +375,29 @@ def _refuse_rare(
     mirage: Mirage,
     transactions: Sequence[ClassTransactions],
     least: np.ndarray,
-    graphs: GraphSet,
-    codes: np.ndarray,
+    graphs: GraphSet | None = None,
+    codes: np.ndarray | None = None,
 ) -> None:
-    """Raise an error if a class has no frequent tree, and say how frequent its trees are."""
+    """Raise an error if a class has no frequent tree; of graphs, say how frequent trees are."""
     free = mirage.budget is not None and mirage.min_support is None
     needed = np.full_like(least, 2) if free else least
     if all(part.most >= n for part, n in zip(transactions, needed, strict=True)):
         return
     n_hops = 1 if mirage.n_hops == "auto" else mirage.n_hops
-    whole = ColorRefinement(n_hops, degrees=mirage.degrees)  # nothing is dropped as rare
-    colors = whole.fit(graphs)[-1]
-    most = supports(colors, graphs, codes, whole.trees_.n_trees(n_hops), len(least)).max(axis=1)
     lines = [
-        f"{n} of the {len(part)} graphs of class {label!r} (the most frequent is in {best})"
-        for label, part, n, best in zip(
-            mirage.classes_.tolist(), transactions, needed, most, strict=True
-        )
-        if part.most < n
+        f"{n} of the {len(part)} graphs of class {label!r}"
+        for label, part, n in zip(mirage.classes_.tolist(), transactions, needed, strict=True)
     ]
+    if graphs is not None and codes is not None:
+        whole = ColorRefinement(n_hops, degrees=mirage.degrees)  # nothing is dropped as rare
+        colors, n_trees = whole.fit(graphs)[-1], whole.trees_.n_trees(n_hops)
+        most = supports(colors, graphs, codes, n_trees, len(least)).max(axis=1)
+        lines = [
+            f"{line} (the most frequent is in {best})"
+            for line, best in zip(lines, most, strict=True)
+        ]
+    rare = [part.most < n for part, n in zip(transactions, needed, strict=True)]
+    lines = list(compress(lines, rare))
     message = (
         f"Expected a tree of {n_hops} hops in at least {' and in '.join(lines)}. Lower "
         "min_support, or take fewer hops."
@@ -349,19 +423,7 @@ def _without_single_nodes(colors: np.ndarray, trees: Trees) -> np.ndarray:
 
 
 def _classes(graphs: GraphSet, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    labels = graphs.y if y is None else np.asarray(y)
-    if labels is None:
-        raise InvalidInputError("Expected a class for each graph, as y or in the data; got none.")
-    if labels.shape != (len(graphs),):
-        message = f"Expected y of shape ({len(graphs)},), one class a graph; got {labels.shape}."
-        raise InvalidInputError(message)
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        missing = np.flatnonzero(np.isnan(labels))
-        message = (
-            f"Expected a class for each graph; {len(missing)} have NaN, the first is graph "
-            f"{missing[0]}. Leave them out with select()."
-        )
-        raise InvalidInputError(message)
+    labels = labels_of(graphs, y)
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         message = f"Expected at least two classes; all {len(labels)} are of {classes.tolist()}."

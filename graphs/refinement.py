@@ -17,7 +17,7 @@ from .graphset import GraphSet
 from .kernels import refinement as kernels
 from .trees import TreeLevel, Trees
 
-__all__ = ["ColorRefinement", "supports"]
+__all__ = ["ColorRefinement", "bit_rows", "supports", "with_degrees"]
 
 MOST_HOPS = 64  # "auto" stops here at the latest
 _LOW = 0xFFFFFFFF
@@ -84,7 +84,7 @@ class ColorRefinement:
             message = "n_hops='auto' stops where no tree is frequent, and so needs min_support."
             raise InvalidInputError(message)
         rows, first = kernels.number_rows(_label_rows(graphs, self.degrees))
-        edges, first_edge = kernels.number_rows(_bits(graphs.edge_features))
+        edges, first_edge = kernels.number_rows(bit_rows(graphs.edge_features))
         arcs = _arcs(graphs, edges)
         colors: list[np.ndarray] = [rows]
         levels: list[TreeLevel] = []
@@ -151,10 +151,10 @@ class ColorRefinement:
                     f"fitted; got {values.shape[1]}."
                 )
                 raise InvalidInputError(message)
-        known_rows = _with_degrees(_bits(trees.labels), trees.degrees)
+        known_rows = with_degrees(bit_rows(trees.labels), trees.degrees)
         colors = [kernels.find_rows(_label_rows(graphs, self.degrees), known_rows)]
         arcs = _arcs(
-            graphs, kernels.find_rows(_bits(graphs.edge_features), _bits(trees.edge_labels))
+            graphs, kernels.find_rows(bit_rows(graphs.edge_features), bit_rows(trees.edge_labels))
         )
         for level in trees.levels:
             keys = level.edge.astype(np.int64) << 32 | level.child
@@ -211,17 +211,18 @@ def _arcs(
 
 
 def _label_rows(graphs: GraphSet, degrees: bool) -> np.ndarray:
-    return _with_degrees(_bits(graphs.node_features), graphs.degrees if degrees else None)
+    return with_degrees(bit_rows(graphs.node_features), graphs.degrees if degrees else None)
 
 
-def _with_degrees(rows: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+def with_degrees(rows: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+    """Return rows of bits with the degrees as a last column, where they are part of the label."""
     if degrees is None:
         return rows
     return np.concatenate([rows, degrees.astype(np.uint64)[:, None]], axis=1)
 
 
-def _bits(features: np.ndarray) -> np.ndarray:
-    """Return features as bit patterns that are equal exactly if the numbers are."""
+def bit_rows(features: np.ndarray) -> np.ndarray:
+    """Return features as rows of bits, uint64, that are equal exactly if the numbers are."""
     numbers = features.astype(np.float64)
     if features.dtype != np.float64 and not np.array_equal(
         numbers.astype(features.dtype), features

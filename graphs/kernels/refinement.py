@@ -16,9 +16,12 @@ __all__ = [
     "Table",
     "arcs_by_target",
     "count_graphs",
+    "empty_table",
     "find_rows",
     "find_trees",
+    "first_rows",
     "number_rows",
+    "number_tree",
     "number_trees",
     "tabulate",
 ]
@@ -243,13 +246,7 @@ def number_trees(
     """
     n_nodes = colors.shape[0]
     numbers = np.empty(n_nodes, np.int32)
-    table = Table(
-        np.empty(n_nodes, np.int32),
-        np.zeros(n_nodes + 1, np.int64),
-        np.empty(arcs.shape[0], np.int64),
-        np.empty(arcs.shape[0], np.int32),
-        np.zeros(_n_slots(n_nodes), np.uint64),
-    )
+    table = empty_table(n_nodes, arcs.shape[0])
     keys, counts = _scratch(ptr)
     known = 0
     for node in range(n_nodes):
@@ -258,21 +255,46 @@ def number_trees(
         size = _gather(colors, sources, edges, below, keys, counts) if own >= 0 else -1
         if size < 0:
             numbers[node] = -1
-            continue
-        state = _tree_hash(own, keys[:size], counts[:size])
-        slot, number = _find_tree(state, own, keys[:size], counts[:size], table)
-        if number < 0:
-            number = known
-            known += 1
-            start = table.ptr[number]
-            table.own[number] = own
-            table.keys[start : start + size] = keys[:size]
-            table.counts[start : start + size] = counts[:size]
-            table.ptr[number + 1] = start + size
-            table.slots[slot] = (state & ~_LOW) | np.uint64(known)
-        numbers[node] = number
+        else:
+            numbers[node] = number_tree(own, keys[:size], counts[:size], table, known)
+            known = max(known, numbers[node] + 1)
+    return numbers, first_rows(table, known)
+
+
+@njit(cache=True, nogil=True)
+def empty_table(n_trees: int, n_keys: int) -> Table:
+    """Return a table with room for so many trees and keys."""
+    return Table(
+        np.empty(n_trees, np.int32),
+        np.zeros(n_trees + 1, np.int64),
+        np.empty(n_keys, np.int64),
+        np.empty(n_keys, np.int32),
+        np.zeros(_n_slots(n_trees), np.uint64),
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def number_tree(own: int, keys: np.ndarray, counts: np.ndarray, table: Table, known: int) -> int:
+    """Return the number of a tree; if it is not in the table, add it as number ``known``."""
+    state = _tree_hash(own, keys, counts)
+    slot, number = _find_tree(state, own, keys, counts, table)
+    if number < 0:
+        number = known
+        start = table.ptr[number]
+        stop = start + keys.shape[0]
+        table.own[number] = own
+        table.keys[start:stop] = keys
+        table.counts[start:stop] = counts
+        table.ptr[number + 1] = stop
+        table.slots[slot] = (state & ~_LOW) | np.uint64(number + 1)
+    return number
+
+
+@njit(cache=True, nogil=True)
+def first_rows(table: Table, known: int) -> Table:
+    """Return a table without the room that it did not need."""
     filled = table.ptr[known]
-    return numbers, Table(
+    return Table(
         table.own[:known].copy(),
         table.ptr[: known + 1].copy(),
         table.keys[:filled].copy(),
