@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ._pointers import pointers
 from .kernels import refinement as kernels
 from .kernels.shards import distinct_trees
 from .refinement import bit_rows, with_degrees
@@ -37,20 +38,20 @@ def merge(parts: Sequence[Trees]) -> Trees:
         degrees = np.concatenate([part.degrees for part in parts if part.degrees is not None])
     below, first = kernels.number_rows(with_degrees(bit_rows(labels), degrees))
     edges, first_edge = kernels.number_rows(bit_rows(edge_labels))
-    sizes = [len(part.labels) for part in parts]
-    start_edge = _starts([len(part.edge_labels) for part in parts])
+    starts = pointers([len(part.labels) for part in parts])[:-1]
+    start_edge = pointers([len(part.edge_labels) for part in parts])[:-1]
     levels = []
     for depth in range(parts[0].n_hops):
         same = [part.levels[depth] for part in parts]
         own, ptr, keys, counts = _rows(
             np.concatenate([np.diff(level.ptr) for level in same]),
-            below[_joined([level.own for level in same], _starts(sizes))],
-            below[_joined([level.child for level in same], _starts(sizes))],
+            below[_joined([level.own for level in same], starts)],
+            below[_joined([level.child for level in same], starts)],
             edges[_joined([level.edge for level in same], start_edge)],
             np.concatenate([level.count for level in same]),
         )
         below, table = distinct_trees(own, ptr, keys, counts)
-        sizes = [len(level) for level in same]
+        starts = pointers([len(level) for level in same])[:-1]
         levels.append(_level(table.own, table.ptr, table.keys, table.counts))
     return Trees(
         labels=labels[first],
@@ -86,7 +87,7 @@ def reorder(
     levels = []
     for level, order, below in zip(trees.levels, orders[1:], ranks[:-1], strict=True):
         sizes = np.diff(level.ptr)[order]
-        rows = np.repeat(level.ptr[order] - _starts(sizes), sizes) + np.arange(sizes.sum())
+        rows = np.repeat(level.ptr[order] - pointers(sizes)[:-1], sizes) + np.arange(sizes.sum())
         found = _rows(
             sizes,
             below[level.own[order]],
@@ -103,10 +104,6 @@ def reorder(
         degrees=None if trees.degrees is None else trees.degrees[orders[0]],
     )
     return ordered, ranks[-1]
-
-
-def _starts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
-    return np.cumsum([0, *sizes[:-1]])
 
 
 def _joined(parts: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
@@ -126,7 +123,7 @@ def _rows(
     """Return trees as rows of ascending keys, of `scikd.graphs.kernels.refinement.Table`."""
     keys = edge.astype(np.int64) << 32 | child
     order = np.lexsort((keys, np.repeat(np.arange(len(sizes)), sizes)))
-    return own, np.concatenate([[0], np.cumsum(sizes)]), keys[order], count[order]
+    return own, pointers(sizes), keys[order], count[order]
 
 
 def _level(own: np.ndarray, ptr: np.ndarray, keys: np.ndarray, counts: np.ndarray) -> TreeLevel:

@@ -227,11 +227,11 @@ class Mirage(BaseEstimator):
         Every shard is read three times: for its classes, for the trees that are frequent in it,
         and to count those of all shards; with a budget and no ``min_support``, twice more each
         time that trees of a quarter of the support are needed to fill it. Time grows as the number
-        of nodes and arcs, times the depth; it adds that of mining, which `fit` takes too. In
+        of nodes and arcs, times the depth, besides that of mining, which `fit` takes too. In
         memory are a shard for each worker, the trees that are frequent in any shard, and 8 bytes
-        for each pair of a graph and such a tree that it holds. Shards of few graphs let more trees
-        pass, as chance makes rare trees frequent: take some thousand graphs or more. Nothing is
-        written.
+        for each pair of a graph and such a tree in it. In small shards chance makes rare trees
+        frequent, so that more have to be counted: take some thousand graphs or more. Nothing is
+        written, and no hash stands for a tree: trees are compared in full.
         """
         budget = self._check_options()
         if self.n_hops == "auto" or self.mode == "lossless":

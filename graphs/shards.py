@@ -18,6 +18,7 @@ import numpy as np
 from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out
 
+from ._pointers import pointers
 from ._union import merge, reorder
 from .graphset import GraphSet
 from .itemsets import Kind
@@ -202,7 +203,7 @@ class ShardedGraphs:
         *orders, edge_order = map(np.argsort, first)
         trees, rank = reorder(trees, orders, edge_order)
         entries = (
-            np.concatenate([[0], np.cumsum(np.concatenate([part.sizes for part in parts]))]),
+            pointers(np.concatenate([part.sizes for part in parts])),
             rank[np.concatenate([part.trees for part in parts])],
             np.concatenate([part.counts for part in parts]),
         )
