@@ -22,11 +22,11 @@ from scikd.exceptions import InvalidInputError
 from scikd.fingerprints import fingerprint_inputs
 from scikd.report import Table
 
-from ._arena import Arena, published_within
+from ._arena import Arena
 from .graphset import GraphSet
 from .training import ClassifierTraining
 
-__all__ = ["METHODS", "Evaluation", "EvaluationOptions", "Score", "evaluate", "published_within"]
+__all__ = ["METHODS", "Evaluation", "EvaluationOptions", "Score", "evaluate"]
 
 METHODS = ("mirage", "published", "committee", "random", "herding", "k-center")
 """What is compared at each number of bytes; ``full``, ``size`` and ``trees`` have no budget."""

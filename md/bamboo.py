@@ -19,9 +19,9 @@ from scikd._atomic import storage_error
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.persistence import MANIFEST
 
+from ._geometry import LARGEST_NUMBER
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
-from .frames import LARGEST_NUMBER
 from .get import GET, GETSettings
 from .model import ForceField
 from .storage import save_force_field

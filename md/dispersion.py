@@ -25,9 +25,9 @@ from torch import Tensor
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError
 
+from ._geometry import LARGEST_NUMBER
 from ._placed import Placed
 from ._switch import switch
-from .frames import LARGEST_NUMBER
 from .units import BOHR, HARTREE, KCAL_PER_MOL
 
 __all__ = ["D3BJ", "D3CSO"]

@@ -20,7 +20,7 @@ from torch_geometric.data import Batch, Data
 
 from scikd.exceptions import InvalidInputError
 
-from ._geometry import LARGEST_NUMBER, fault_of_structure
+from ._geometry import fault_of_structure
 from ._half_list import bonds
 from ._labels import (
     LABELS,
@@ -35,7 +35,6 @@ from ._ragged import starts_of, take_rows
 from .units import FROM_VOIGT, stress_from_virial
 
 __all__ = [
-    "LARGEST_NUMBER",
     "AtomicBatch",
     "check_geometry",
     "collate",

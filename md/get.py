@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from scikd.exceptions import InvalidInputError
 
+from ._geometry import LARGEST_NUMBER
 from ._switch import switch
-from .frames import LARGEST_NUMBER
 from .messages import attention, scalar_messages, vector_messages
 from .model import Architecture, Sites
 

@@ -18,8 +18,9 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from scikd.exceptions import InvalidInputError, ScikdWarning
 
+from ._geometry import LARGEST_NUMBER
 from ._half_list import HalfList
-from .frames import LARGEST_NUMBER, AtomicBatch
+from .frames import AtomicBatch
 from .kernels.contacts import worst_contact
 from .neighbors import find_neighbors
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from scikd.exceptions import InvalidInputError
 
+from ._geometry import LARGEST_NUMBER
 from ._placed import Placed
 from .dispersion import D3BJ, D3CSO
 from .electrostatics import Electrostatics
-from .frames import LARGEST_NUMBER, AtomicBatch
+from .frames import AtomicBatch
 from .neighbors import Neighbors, Pairs, find_neighbors
 from .repulsion import ZBL
 from .units import TO_VOIGT

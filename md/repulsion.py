@@ -16,9 +16,9 @@ from torch import Tensor
 
 from scikd.exceptions import InvalidInputError
 
+from ._geometry import LARGEST_NUMBER
 from ._placed import Placed
 from ._switch import switch
-from .frames import LARGEST_NUMBER
 from .units import BOHR, COULOMB
 
 __all__ = ["ZBL"]
