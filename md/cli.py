@@ -8,15 +8,14 @@ imports torch, and ``scikd md --help`` shall not.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
+from scikd._commands import Built, built_group
 from scikd.exceptions import InvalidInputError
 
 __all__ = ["app"]
@@ -86,49 +85,17 @@ def _structures_in(output: Path) -> Iterator[None]:
         yield
 
 
-BUILT: dict[str, tuple[str, str, Callable[..., None]]] = {
-    "train": ("training", "TrainingOptions", _train),
-    "run": ("dynamics", "DynamicsOptions", _run),
-    "sample": ("sampling", "SamplingOptions", _sample),
+BUILT = {
+    "train": Built("scikd.md.training.TrainingOptions", _train),
+    "run": Built("scikd.md.dynamics.DynamicsOptions", _run),
+    "sample": Built("scikd.md.sampling.SamplingOptions", _sample),
 }
-"""Command to the module and the name of its options, and to what it does."""
-
-
-class BuiltGroup(TyperGroup):
-    """A group that makes the flags of some commands only when one of them is run."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands."""
-        return sorted({*super().list_commands(ctx), *BUILT})
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command; of one that is not built yet its name and its help."""
-        command = super().get_command(ctx, cmd_name)
-        if command is None and cmd_name in BUILT:
-            return TyperCommand(cmd_name, help=BUILT[cmd_name][2].__doc__)
-        return command
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Build the command that is about to run."""
-        name = args[0] if args else ""
-        if name in BUILT and name not in self.commands:
-            self.commands[name] = _build(name)
-        return super().resolve_command(ctx, args)
-
-
-def _build(name: str) -> Any:
-    from ._options import command_for  # noqa: PLC0415
-
-    module, options, run = BUILT[name]
-    lone = typer.Typer(rich_markup_mode=None, add_completion=False)
-    cls = getattr(import_module(f"{__package__}.{module}"), options)
-    lone.command(name)(command_for(cls, run))
-    return typer.main.get_command(lone)
+"""Commands whose flags are the fields of a dataclass."""
 
 
 app = typer.Typer(
     name="md",
-    cls=BuiltGroup,
+    cls=built_group(BUILT),
     help="Interatomic potentials: distil and run molecular dynamics.",
     add_completion=False,
     no_args_is_help=True,

@@ -16,10 +16,10 @@ import torch
 from torch import distributed
 
 from scikd._atomic import new_folder
+from scikd._options import plain_options
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
-from ._options import plain_options
 from ._process import find_device, torch_threads
 from ._trainer import Trainer
 from ._training_data import FrameSet, as_batch, groups_of, plan_batches, split

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
-from scikd.md._options import load_options
+from scikd._options import load_options
 from scikd.md.evaluation import QUANTITIES, Metrics, evaluate
 from scikd.md.frames import AtomicBatch, collate, select
 from scikd.md.model import ForceField

@@ -20,9 +20,9 @@ from ase import Atoms
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scikd._options import load_options
 from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
 from scikd.md._optimise import average, learning_rate
-from scikd.md._options import load_options
 from scikd.md._trainer import Trainer
 from scikd.md._training_data import FrameSet, as_batch, plan_batches, split
 from scikd.md.frames import from_ase, select
@@ -294,7 +294,7 @@ PROGRAM = """
 import sys, logging
 import torch
 sys.path[:0] = {path!r}
-from scikd.md._options import load_options
+from scikd._options import load_options
 from scikd.md.training import TrainingOptions, fit
 from scikd.md.readers import read_frames
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -307,7 +307,7 @@ torch.set_printoptions(precision=17)
 @pytest.fixture
 def job(tmp_path):
     """Give a program that trains, and the folder that it writes to."""
-    from scikd.md._options import dump_options
+    from scikd._options import dump_options
     from scikd.md.readers import write_frames
 
     write_frames(tmp_path / "train.h5", labelled(60))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from scikd._options import command_for, dump_options, load_options, plain_options
 from scikd.exceptions import InvalidInputError, StorageError
-from scikd.md._options import command_for, dump_options, load_options, plain_options
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""Groups of commands that are built when they are run.
+
+The flags of such a command are the fields of a dataclass, whose module imports torch or as much
+else, and ``--help`` of its group shall not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from scikd._options import command_for
+
+__all__ = ["Built", "built_group"]
+
+
+class Built(NamedTuple):
+    """A command that is built when it is run.
+
+    Attributes
+    ----------
+    options : str
+        The dataclass whose fields are its flags, as ``module.name``.
+    run : callable
+        What it does, as for `scikd._options.command_for`.
+    file : bool
+        Whether it takes a YAML file of options as its argument.
+    """
+
+    options: str
+    run: Callable[..., None]
+    file: bool = True
+
+
+def built_group(commands: Mapping[str, Built]) -> type[TyperGroup]:
+    """Return a group, for ``typer.Typer(cls=...)``, that also has these commands.
+
+    Parameters
+    ----------
+    commands : mapping of str to Built
+        By name.
+
+    Returns
+    -------
+    type
+        A subclass of ``TyperGroup``.
+    """
+
+    class BuiltGroup(TyperGroup):
+        """Makes the flags of some commands only when one of them is run."""
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            """Return the names of all commands."""
+            return sorted({*super().list_commands(ctx), *commands})
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            """Return a command; of one that is not built yet its name and its help."""
+            command = super().get_command(ctx, cmd_name)
+            if command is None and cmd_name in commands:
+                return TyperCommand(cmd_name, help=commands[cmd_name].run.__doc__)
+            return command
+
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            """Build the command that is about to run."""
+            name = args[0] if args else ""
+            if name in commands and name not in self.commands:
+                self.commands[name] = _build(name, commands[name])
+            return super().resolve_command(ctx, args)
+
+    return BuiltGroup
+
+
+def _build(name: str, built: Built) -> Any:
+    module, _, options = built.options.rpartition(".")
+    lone = typer.Typer(rich_markup_mode=None, add_completion=False)
+    cls = getattr(import_module(module), options)
+    lone.command(name)(command_for(cls, built.run, file=built.file))
+    return typer.main.get_command(lone)
