@@ -25,7 +25,10 @@ from scikd.exceptions import InvalidInputError, MissingExtraError, StorageError
 
 __all__ = [
     "PALETTE",
+    "Card",
     "Figure",
+    "Gallery",
+    "Picture",
     "Report",
     "Section",
     "Table",
@@ -167,6 +170,67 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small drawing that becomes part of the page.
+
+    Parameters
+    ----------
+    svg : str
+        An ``svg`` element, put into the page as it is: escape what comes from data. Lines and text
+        in ``currentColor`` take the colour of the page, light or dark.
+    caption : str, default=""
+        A few words below it.
+    """
+
+    svg: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Some pictures that belong together.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the card.
+    pictures : sequence of Picture
+        What it shows, side by side.
+    text : str, default=""
+        A line below the heading.
+    share : float or None, default=None
+        A number from 0 to 1, shown as the length of a bar.
+    """
+
+    title: str
+    pictures: Sequence[Picture]
+    text: str = ""
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards in rows, as many in each as the page is wide.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the gallery.
+    cards : sequence of Card
+        What it shows, in order.
+    note : str, default=""
+        A line below the heading.
+    """
+
+    title: str
+    cards: Sequence[Card]
+    note: str = ""
+
+
+Item = Text | Table | Figure | Gallery
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a report under a heading.
 
@@ -174,14 +238,14 @@ class Section:
     ----------
     title : str
         The heading.
-    items : sequence of Text, Table or Figure
+    items : sequence of Text, Table, Figure or Gallery
         What it shows, in order.
     summary : str, default=""
         The finding, in a sentence or two, above everything else.
     """
 
     title: str
-    items: Sequence[Text | Table | Figure]
+    items: Sequence[Item]
     summary: str = ""
 
 
@@ -300,20 +364,22 @@ class Report:
             blocks += [_item_text(item) for item in section.items]
         return "\n\n".join(block for block in blocks if block)
 
-    def _items(self) -> Iterator[tuple[Section, Text | Table | Figure]]:
+    def _items(self) -> Iterator[tuple[Section, Item]]:
         for section in self.sections:
             for item in section.items:
                 yield section, item
 
 
-def _item_context(item: Text | Table | Figure) -> dict[str, Any]:
+def _item_context(item: Item) -> dict[str, Any]:
     """Return what the template needs of an item."""
     if isinstance(item, Text):
         return {"kind": "text", "paragraphs": item.paragraphs}
-    if not isinstance(item, (Table, Figure)):
-        message = f"a section holds Text, Table or Figure, got {type(item).__name__}"
+    if not isinstance(item, (Table, Figure, Gallery)):
+        message = f"a section holds Text, Table, Figure or Gallery, got {type(item).__name__}"
         raise InvalidInputError(message)
     shared = {"title": item.title, "note": item.note}
+    if isinstance(item, Gallery):
+        return {"kind": "gallery", "cards": item.cards, **shared}
     if isinstance(item, Table):
         head = list(zip(map(str, item.columns), item.numeric, strict=True))
         rows = [list(zip(row, item.numeric, strict=True)) for row in item.cells()]
@@ -326,12 +392,13 @@ def _item_context(item: Text | Table | Figure) -> dict[str, Any]:
     return {**context, "missing": "", "light": light, "dark": dark}
 
 
-def _item_text(item: Text | Table | Figure) -> str:
+def _item_text(item: Item) -> str:
     if isinstance(item, Text):
         return _wrapped(item.body)
     if isinstance(item, Table):
         return item.to_text()
-    return _wrapped(f"[figure: {item.title}] {item.note}")
+    kind = "gallery" if isinstance(item, Gallery) else "figure"
+    return _wrapped(f"[{kind}: {item.title}] {item.note}")
 
 
 def _all_numbers(column: Sequence[object]) -> bool:

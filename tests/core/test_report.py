@@ -17,7 +17,10 @@ from scikd import __version__
 from scikd.exceptions import InvalidInputError, MissingExtraError, StorageError
 from scikd.report import (
     PALETTE,
+    Card,
     Figure,
+    Gallery,
+    Picture,
     Report,
     Section,
     Table,
@@ -207,7 +210,10 @@ def test_an_empty_table_has_a_head():
     [
         (lambda: Table("t", ["a", "b"], [[1, 2], [1]]), "has 2 columns, but row 1 has 1 cells"),
         (lambda: Table("t", ["a"], [[1]], highlight_row=1), "index of the 1 rows.*got 1"),
-        (lambda: Report("r", [Section("s", ["text"])]).to_html(), "Text, Table or Figure, got str"),
+        (
+            lambda: Report("r", [Section("s", ["text"])]).to_html(),
+            "Text, Table, Figure or Gallery, got str",
+        ),
     ],
 )
 def test_what_cannot_be_shown_is_refused(make, match):
@@ -243,6 +249,23 @@ def test_figures_are_embedded_for_light_and_dark():
     blue = [int(PALETTE[0][i : i + 2], 16) for i in (1, 3, 5)]
     for picture in pictures:
         assert (np.abs(picture - blue).max(axis=2) < 12).any()
+
+
+def test_a_gallery_shows_cards_of_pictures():
+    pictures = [Picture("<svg><circle r='1'/></svg>", "a & b"), Picture("<svg></svg>")]
+    cards = [Card("One", pictures, "of two", 0.25), Card(EVIL, [])]
+    report = Report("Title", [Section("Pictures", [Gallery("Gallery", cards, "Look.")])])
+    source = report.to_html()
+    page = Page(source)
+    assert [len(page.all(tag)) for tag in ("svg", "circle", "article", "figcaption")] == [
+        2,
+        1,
+        2,
+        1,
+    ]
+    assert {"Gallery", "Look.", "One", "of two", "a & b", EVIL} <= set(page.texts)
+    assert [div["style"] for div in page.all("div") if "style" in div] == ["width: 25.0%"]
+    assert "[gallery: Gallery] Look." in report.to_text()
 
 
 def test_panels_are_handed_over_as_a_list():
