@@ -16,23 +16,59 @@ if __name__ != "scikd.graphs":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .distilled import DistilledGraphs
+    from .drawing import TreeDrawer
     from .graphset import GraphSet
+    from .mirage import Mirage
     from .molecules import load_molecules, load_molecules_split, molecule_graphs
-    from .readers import random_split, read_graphs
+    from .readers import (
+        random_split,
+        read_graphs,
+        read_ogb,
+        read_ogb_split,
+        read_smiles,
+        read_tu,
+        read_tu_text,
+    )
+    from .refinement import ColorRefinement
+    from .report import distilled_report
 
 __all__ = [
+    "ColorRefinement",
+    "DistilledGraphs",
     "GraphSet",
+    "Mirage",
+    "TreeDrawer",
+    "distilled_report",
     "load_molecules",
     "load_molecules_split",
     "molecule_graphs",
     "random_split",
     "read_graphs",
+    "read_ogb",
+    "read_ogb_split",
+    "read_smiles",
+    "read_tu",
+    "read_tu_text",
 ]
 
 _HOMES = {
+    "distilled": ("DistilledGraphs",),
+    "report": ("distilled_report",),
+    "drawing": ("TreeDrawer",),
     "graphset": ("GraphSet",),
+    "mirage": ("Mirage",),
     "molecules": ("load_molecules", "load_molecules_split", "molecule_graphs"),
-    "readers": ("random_split", "read_graphs"),
+    "readers": (
+        "random_split",
+        "read_graphs",
+        "read_ogb",
+        "read_ogb_split",
+        "read_smiles",
+        "read_tu",
+        "read_tu_text",
+    ),
+    "refinement": ("ColorRefinement",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -44,6 +44,7 @@ class Joiner:
             classes=self.classes,
             preparation=self.preparation,
             provenance=provenance or {},
+            supports=np.concatenate([part.supports for part in sets]).astype(np.int64),
         )
 
     def restrict(self, mined: Sequence[MinedSets]) -> tuple[Joiner, list[MinedSets]]:

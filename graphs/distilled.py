@@ -55,6 +55,9 @@ class DistilledGraphs:
         Where it comes from: JSON values.
     soft_labels : numpy.ndarray of shape (n_sets, n_classes) or None
         Probabilities of the classes, where teachers have been asked: `scikd.graphs.committee`.
+    supports : numpy.ndarray of shape (n_sets,), int64, or None
+        How many graphs of its class hold each set, where known. Training does not need it, and it
+        does not count as size.
     """
 
     trees: Trees
@@ -67,6 +70,7 @@ class DistilledGraphs:
     preparation: Preparation
     provenance: dict[str, Any] = field(default_factory=dict)
     soft_labels: np.ndarray | None = None
+    supports: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -84,7 +88,7 @@ class DistilledGraphs:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that has to be stored, each array in the smallest type that holds its values."""
+        """All that training needs, each array in the smallest type that holds its values."""
         arrays = {
             "labels": self.trees.labels,
             "edge_labels": self.trees.edge_labels,
@@ -141,6 +145,7 @@ class DistilledGraphs:
             y=self.y[sets],
             weights=self.weights[sets],
             soft_labels=None if self.soft_labels is None else self.soft_labels[sets],
+            supports=None if self.supports is None else self.supports[sets],
         )
 
     def truncate(self, n_hops: int) -> DistilledGraphs:
@@ -249,7 +254,10 @@ class DistilledGraphs:
             "provenance": self.provenance,
             "dtypes": [str(self.trees.labels.dtype), str(self.trees.edge_labels.dtype)],
         }
-        return save_bundle(path, kind=KIND, parameters=parameters, arrays=self.arrays)
+        arrays = self.arrays
+        if self.supports is not None:
+            arrays["supports"] = compact(self.supports)
+        return save_bundle(path, kind=KIND, parameters=parameters, arrays=arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> DistilledGraphs:
@@ -329,4 +337,5 @@ def _from_arrays(
         preparation=Preparation.rebuild(parameters["preparation"]),
         provenance=parameters["provenance"],
         soft_labels=arrays["soft_labels"].astype(np.float64) if "soft_labels" in arrays else None,
+        supports=arrays["supports"].astype(np.int64) if "supports" in arrays else None,
     )

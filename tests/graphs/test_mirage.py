@@ -152,8 +152,25 @@ def test_what_is_saved_is_loaded(graphs, tmp_path, mode):
     for name, values in distilled.arrays.items():
         np.testing.assert_array_equal(again.arrays[name], values)
         assert again.arrays[name].dtype == values.dtype
+    np.testing.assert_array_equal(again.supports, distilled.supports)
     on_disk = sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
     assert distilled.n_bytes < on_disk  # names, provenance and checksums
+
+
+def test_supports_are_the_numbers_of_graphs_that_hold_a_set(graphs):
+    distilled = Mirage(1, min_support=0.2).fit(graphs).distilled_
+    holds = [trees_of(graphs, g, 1) for g in range(len(graphs))]
+    expected = [
+        sum(
+            all(held.get(tree, 0) >= count for tree, count in members.items())
+            for held, y in zip(holds, graphs.y, strict=True)
+            if y == k
+        )
+        for k, _, members in forests_of(distilled)
+    ]
+    assert distilled.supports.tolist() == expected
+    some = np.array([1, 0])
+    assert distilled.select(some).supports.tolist() == [expected[1], expected[0]]
 
 
 def test_forests_are_what_the_sets_say(graphs):
