@@ -11,7 +11,7 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
-from .distilled import DistilledGraphs
+from .distilled import DistilledGraphs, in_single_precision, rounded_labels
 from .mining import MinedSets, TreeSets
 from .preparation import Preparation
 from .trees import Trees
@@ -33,19 +33,21 @@ class Joiner:
         starts = np.cumsum([0, *(part.ptr[-1] for part in sets[:-1])])
         ptrs = [part.ptr[1:] + start for part, start in zip(sets, starts, strict=True)]
         trees, roots = self.trees.restrict(np.concatenate([part.trees for part in sets]))
-        return DistilledGraphs(
+        weights = np.concatenate([part.weights for part in sets])
+        joined = DistilledGraphs(
             trees=trees,
             ptr=np.concatenate([[0], *ptrs]),
             roots=roots,
             counts=np.concatenate([part.counts for part in sets]),
             y=np.repeat(np.arange(len(sets), dtype=np.int32), [len(part) for part in sets]),
-            # In single precision, so that they are stored in four bytes without loss.
-            weights=np.concatenate([p.weights for p in sets]).astype(np.float32).astype(np.float64),
+            weights=in_single_precision(weights),
             classes=self.classes,
             preparation=self.preparation,
             provenance=provenance or {},
             supports=np.concatenate([part.supports for part in sets]).astype(np.int64),
         )
+        shares = [part.shares for part in sets if part.shares is not None]
+        return _labelled(joined, np.concatenate(shares)) if shares else joined
 
     def restrict(self, mined: Sequence[MinedSets]) -> tuple[Joiner, list[MinedSets]]:
         """Keep only trees that some set may need, so that sizes are found quickly."""
@@ -53,6 +55,27 @@ class Joiner:
         parts = np.split(roots, np.cumsum([len(part.trees) for part in mined[:-1]]))
         smaller = [replace(m, trees=part) for m, part in zip(mined, parts, strict=True)]
         return replace(self, trees=trees), smaller
+
+
+def _labelled(distilled: DistilledGraphs, shares: np.ndarray) -> DistilledGraphs:
+    """Label sets by the shares of the classes that hold them, and join those that are the same."""
+    first: dict[tuple[bytes, bytes], int] = {}
+    same = np.empty(len(distilled), dtype=np.int64)
+    for number in range(len(distilled)):
+        entries = slice(distilled.ptr[number], distilled.ptr[number + 1])
+        key = distilled.roots[entries].tobytes(), distilled.counts[entries].tobytes()
+        same[number] = first.setdefault(key, number)
+    kept = np.flatnonzero(same == np.arange(len(same)))
+    weights = np.bincount(same, distilled.weights, minlength=len(same))[kept]
+    supports = np.bincount(same, distilled.supports, minlength=len(same))[kept]
+    proba = rounded_labels(shares[kept] / shares[kept].sum(axis=1, keepdims=True))
+    return replace(
+        distilled.select(kept),
+        y=proba.argmax(axis=1).astype(np.int32),
+        weights=in_single_precision(weights),
+        supports=supports.astype(np.int64),
+        soft_labels=proba,
+    )
 
 
 def within_budget(

@@ -20,7 +20,7 @@ from scikd.quantities import PROBA, Quantity
 from scikd.teachers import Teacher
 
 from .dag import MergedGraphs
-from .distilled import DistilledGraphs
+from .distilled import DistilledGraphs, rounded_labels
 from .models import GraphClassifier
 from .training import predict_logits
 
@@ -100,5 +100,4 @@ def label_by_committee(
         )
         raise InvalidInputError(message)
     proba = ensemble.consensus(distilled).mean["proba"]
-    # In single precision, so that they are stored in four bytes without loss.
-    return replace(distilled, soft_labels=proba.astype(np.float32).astype(np.float64))
+    return replace(distilled, soft_labels=rounded_labels(proba))

@@ -24,9 +24,10 @@ from .trees import TreeLevel, Trees, truncate
 if TYPE_CHECKING:
     from .dag import MergedGraphs
 
-__all__ = ["DistilledGraphs", "compact"]
+__all__ = ["DistilledGraphs", "compact", "in_single_precision", "rounded_labels"]
 
 KIND = "scikd.graphs.DistilledGraphs"
+LABEL_STEPS = 255  # probabilities are stored in a byte each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +55,8 @@ class DistilledGraphs:
     provenance : dict
         Where it comes from: JSON values.
     soft_labels : numpy.ndarray of shape (n_sets, n_classes) or None
-        Probabilities of the classes, where teachers have been asked: `scikd.graphs.committee`.
+        Probabilities of the classes, multiples of 1/255: of how many graphs of each class hold the
+        set, or of what teachers say (`scikd.graphs.committee`).
     supports : numpy.ndarray of shape (n_sets,), int64, or None
         How many graphs of its class hold each set, where known. Training does not need it, and it
         does not count as size.
@@ -101,7 +103,7 @@ class DistilledGraphs:
         if self.trees.degrees is not None:
             arrays["degrees"] = self.trees.degrees
         if self.soft_labels is not None:
-            arrays["soft_labels"] = self.soft_labels
+            arrays["soft_labels"] = np.rint(LABEL_STEPS * self.soft_labels)
         for depth, level in enumerate(self.trees.levels, 1):
             arrays |= {
                 f"own.{depth}": level.own,
@@ -286,6 +288,31 @@ class DistilledGraphs:
             raise CorruptFileError(message) from error
 
 
+def in_single_precision(values: np.ndarray) -> np.ndarray:
+    """Return float64 values that four bytes hold without loss."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+def rounded_labels(proba: np.ndarray) -> np.ndarray:
+    """Round probabilities to multiples of 1/255 that add up to 1, so that a byte holds each.
+
+    Parameters
+    ----------
+    proba : numpy.ndarray of shape (n, n_classes)
+        Probabilities that add up to 1.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n, n_classes)
+        What is left after rounding down goes to those with the largest remainders.
+    """
+    scaled = LABEL_STEPS * proba
+    whole = np.floor(scaled + 1e-9)
+    left = LABEL_STEPS - whole.sum(axis=1, keepdims=True)
+    rank = np.argsort(np.argsort(whole - scaled, axis=1, kind="stable"), axis=1)
+    return (whole + (rank < left)) / LABEL_STEPS
+
+
 def compact(values: np.ndarray) -> np.ndarray:
     """Return an array in the smallest type that holds its values exactly."""
     if values.dtype.kind == "f":
@@ -336,6 +363,6 @@ def _from_arrays(
         classes=decode_labels(parameters["classes"]),
         preparation=Preparation.rebuild(parameters["preparation"]),
         provenance=parameters["provenance"],
-        soft_labels=arrays["soft_labels"].astype(np.float64) if "soft_labels" in arrays else None,
+        soft_labels=arrays["soft_labels"] / LABEL_STEPS if "soft_labels" in arrays else None,
         supports=arrays["supports"].astype(np.int64) if "supports" in arrays else None,
     )

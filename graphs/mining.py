@@ -34,6 +34,8 @@ class TreeSets:
         How many graphs the set stands for: `scikd.graphs.itemsets.weights`.
     covered : int
         How many graphs of the class hold any of the sets.
+    shares : numpy.ndarray of shape (n_sets, n_classes) or None
+        The share of the graphs of each class that hold the set, where it was counted.
     """
 
     ptr: np.ndarray
@@ -42,6 +44,7 @@ class TreeSets:
     supports: np.ndarray
     weights: np.ndarray
     covered: int
+    shares: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.supports)
@@ -128,6 +131,7 @@ class MinedSets:
     trees: np.ndarray
     thresholds: np.ndarray
     n_graphs: int
+    shares: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.itemsets)
@@ -137,19 +141,25 @@ class MinedSets:
         """Which graphs hold each set, as bits."""
         return tidsets(self.itemsets, self.bits)
 
-    def contrasted(self, others: Sequence[ClassTransactions], n_graphs: int, factor: float) -> Self:
-        """Keep sets that are so many times more frequent here than in any other class."""
-        kept = np.ones(len(self), dtype=bool)
-        for other in others:
+    def compared(self, transactions: Sequence[ClassTransactions]) -> Self:
+        """Count in what share of each class the sets are held, into `shares`."""
+        shares = np.empty((len(self), len(transactions)))
+        steps = np.log2(self.thresholds).astype(np.int64)
+        for label, other in enumerate(transactions):
             n_trees, n_steps = other.supports.shape
             numbers = np.full((n_trees, n_steps), -1, dtype=np.int32)
-            steps = np.log2(self.thresholds).astype(np.int64)
             known = steps < n_steps
             numbers[self.trees[known], steps[known]] = np.flatnonzero(known)
-            bits = other.bits(numbers, len(self.trees))
-            elsewhere = count_bits(tidsets(self.itemsets, bits)) / len(other)
-            kept &= self.itemsets.supports / n_graphs >= factor * elsewhere
-        return replace(self, itemsets=_some(self.itemsets, np.flatnonzero(kept)))
+            holders = tidsets(self.itemsets, other.bits(numbers, len(self.trees)))
+            shares[:, label] = count_bits(holders) / len(other)
+        return replace(self, shares=shares)
+
+    def contrasted(self, label: int, factor: float) -> Self:
+        """Keep sets that are so many times more frequent in one class than in any other."""
+        assert self.shares is not None  # noqa: S101 - `compared` comes first
+        others = np.delete(self.shares, label, axis=1).max(axis=1)
+        kept = np.flatnonzero(self.shares[:, label] >= factor * others)
+        return replace(self, itemsets=_some(self.itemsets, kept), shares=self.shares[kept])
 
     def first(self, n_sets: int, *, weighted: bool = True) -> TreeSets:
         """Return the most frequent sets as trees and counts.
@@ -168,7 +178,8 @@ class MinedSets:
         """
         head, holders = _some(self.itemsets, np.arange(n_sets)), self.holders[:n_sets]
         weight = weights(head, holders) if weighted else np.ones(n_sets)
-        head = _some(head, np.flatnonzero(weight))
+        kept = np.flatnonzero(weight)
+        head = _some(head, kept)
         owner = np.repeat(np.arange(len(head)), np.diff(head.ptr))
         # Of the items of one tree in a set the one that asks for most says it all.
         order = np.lexsort((self.thresholds[head.items], self.trees[head.items], owner))
@@ -183,6 +194,7 @@ class MinedSets:
             supports=head.supports,
             weights=weight[weight > 0],
             covered=int(count_bits(np.bitwise_or.reduce(holders, axis=0)[None])[0]),
+            shares=None if self.shares is None else self.shares[kept],
         )
 
 

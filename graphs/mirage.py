@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import Any, Literal, get_args
 
@@ -69,11 +70,15 @@ class Mirage(BaseEstimator):
     contrast : float or None, default=None
         Drop a set unless it is so many times more frequent in its class than in any other. Not for
         ``mode="lossless"``.
+    labels : {"shares", "class"}, default="shares"
+        What a set is labelled by. ``"shares"``: probabilities of the classes, in proportion to the
+        shares of their graphs that hold the set, so that a set that all classes have says that it
+        tells nothing. ``"class"``: the class that it is frequent in, once for each such class.
     mode : {"weighted", "published", "lossless"}, default="weighted"
         ``"published"`` is the algorithm of the paper: all frequent sets, each once and of weight 1,
-        without multiplicity or trees of a single node; it ignores ``itemsets``, ``multiplicity``
-        and ``contrast``. ``"lossless"`` keeps every graph as the set of all its trees: nothing is
-        lost to a network of up to ``n_hops`` layers, which trains several times faster on it.
+        without multiplicity or trees of a single node; it ignores ``itemsets``, ``multiplicity``,
+        ``labels`` and ``contrast``. ``"lossless"`` keeps every graph as the set of all its trees:
+        nothing is lost to a network of up to ``n_hops`` layers, which trains several times faster.
     max_sets : int, default=100000
         More frequent sets than these, of a class, are an error, before memory is full.
 
@@ -116,6 +121,7 @@ class Mirage(BaseEstimator):
         degrees: bool = False,
         bins: int = 8,
         contrast: float | None = None,
+        labels: Literal["shares", "class"] = "shares",
         mode: Literal["weighted", "published", "lossless"] = "weighted",
         max_sets: int = 100_000,
     ) -> None:
@@ -127,6 +133,7 @@ class Mirage(BaseEstimator):
         self.degrees = degrees
         self.bins = bins
         self.contrast = contrast
+        self.labels = labels
         self.mode = mode
         self.max_sets = max_sets
 
@@ -265,6 +272,7 @@ class Mirage(BaseEstimator):
             for name, value, expected in (
                 ("mode", self.mode, ("weighted", "published", "lossless")),
                 ("itemsets", self.itemsets, get_args(Kind)),
+                ("labels", self.labels, ("shares", "class")),
             )
             if value not in expected
         ]
@@ -303,13 +311,10 @@ class Mirage(BaseEstimator):
                 sets_within(part, self.itemsets, most, int(s))
                 for part, s in zip(transactions, floor, strict=True)
             ]
+        if self.labels == "shares" or self.contrast is not None:
+            mined = [part.compared(transactions) for part in mined]
         if self.contrast is not None:
-            mined = [
-                part.contrasted(
-                    [other for other in transactions if other is not own], len(own), self.contrast
-                )
-                for own, part in zip(transactions, mined, strict=True)
-            ]
+            mined = [part.contrasted(k, self.contrast) for k, part in enumerate(mined)]
             empty = [
                 label
                 for label, part in zip(self.classes_.tolist(), mined, strict=True)
@@ -321,6 +326,8 @@ class Mirage(BaseEstimator):
                     f"than elsewhere; there are none of {empty}. Lower contrast or min_support."
                 )
                 raise InvalidInputError(message)
+        if self.labels == "class":
+            mined = [replace(part, shares=None) for part in mined]
         if budget is None:
             return join, [part.first(len(part)) for part in mined]
         return within_budget(mined, budget, join)

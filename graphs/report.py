@@ -139,7 +139,7 @@ def set_table(distilled: DistilledGraphs, k: int, most: int = 5) -> Table:
     most : int, default=5
         How many sets to show.
     """
-    draw = TreeDrawer(distilled.trees)
+    draw, soft = TreeDrawer(distilled.trees), distilled.soft_labels
     rows = []
     for number, place in enumerate(_most_frequent(distilled, k)[:most].tolist(), 1):
         entries = range(distilled.ptr[place], distilled.ptr[place + 1])
@@ -153,11 +153,12 @@ def set_table(distilled: DistilledGraphs, k: int, most: int = 5) -> Table:
                 number,
                 None if distilled.supports is None else int(distilled.supports[place]),
                 float(distilled.weights[place]),
+                None if soft is None else float(soft[place, k]),
                 "; ".join([*lines, *([f"{more} more"] if more else [])]),
             ]
         )
     title = f"Class {distilled.classes.tolist()[k]}: the most frequent sets"
-    return Table(title, ("set", "support", "weight", "trees"), rows)
+    return Table(title, ("set", "support", "weight", "probability", "trees"), rows)
 
 
 class _Pictures:

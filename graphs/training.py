@@ -16,6 +16,7 @@ from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError
 
 from .dag import MergedGraphs
+from .distilled import DistilledGraphs
 from .models import ClassifierSettings, GraphClassifier
 
 __all__ = [
@@ -94,7 +95,7 @@ class TrainedClassifier:
 
 
 def train_classifier(
-    train: MergedGraphs,
+    train: MergedGraphs | DistilledGraphs,
     settings: ClassifierSettings,
     options: ClassifierTraining | None = None,
     *,
@@ -107,7 +108,7 @@ def train_classifier(
 
     Parameters
     ----------
-    train : MergedGraphs
+    train : MergedGraphs or DistilledGraphs
         Graphs or sets of trees, with classes and weights.
     settings : ClassifierSettings
         Kind and sizes of the model.
@@ -116,7 +117,7 @@ def train_classifier(
     validation : MergedGraphs or None, default=None
         Graphs that the best step is chosen on.
     soft_labels : numpy.ndarray of shape (n_graphs, n_classes) or None, default=None
-        Probabilities to learn in place of the classes: what teachers say.
+        Probabilities to learn in place of the classes; those of distilled graphs by default.
     model : GraphClassifier or None, default=None
         A model to go on with; it is not changed. None makes one for the training data.
     progress : {"auto", True, False}, default="auto"
@@ -133,6 +134,9 @@ def train_classifier(
         If there are no classes, or no loss is finite.
     """
     options = options or ClassifierTraining()
+    if isinstance(train, DistilledGraphs):
+        soft_labels = train.soft_labels if soft_labels is None else soft_labels
+        train = train.merged()
     if train.y is None:
         raise InvalidInputError("Expected graphs with classes to train on; got none.")
     torch.manual_seed(options.seed)
@@ -140,7 +144,7 @@ def train_classifier(
     model = GraphClassifier.for_data(train, settings) if model is None else copy.deepcopy(model)
     cut = _cut(train, settings)
     targets = _targets(train, soft_labels, settings.n_classes)
-    weights = _weights(train, balanced=options.balanced)
+    weights = _weights(train, targets, balanced=options.balanced)
     looks = None if validation is None else _cut(validation, settings)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -260,9 +264,10 @@ def _targets(graphs: MergedGraphs, soft_labels: np.ndarray | None, n_classes: in
     return torch.as_tensor(soft_labels, dtype=torch.get_default_dtype())
 
 
-def _weights(graphs: MergedGraphs, *, balanced: bool) -> Tensor:
+def _weights(graphs: MergedGraphs, targets: Tensor, *, balanced: bool) -> Tensor:
     weights = graphs.weights.to(torch.get_default_dtype())
-    if not balanced or graphs.y is None:
+    if not balanced:
         return weights
-    totals = weights.new_zeros(int(graphs.y.max()) + 1).index_add(0, graphs.y, weights)
-    return weights / totals[graphs.y]
+    proba = targets if targets.is_floating_point() else F.one_hot(targets).to(weights.dtype)
+    totals = (weights[:, None] * proba).sum(dim=0)
+    return weights * (proba / totals.clamp(min=torch.finfo(totals.dtype).tiny)).sum(dim=1)

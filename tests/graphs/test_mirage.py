@@ -82,7 +82,7 @@ def test_published_mode_finds_all_frequent_sets_of_trees(seed):
 @given(seeds, st.sampled_from(["closed", "maximal", "all"]))
 def test_every_set_is_in_as_many_graphs_as_it_says_and_weights_count_each_once(seed, itemsets):
     graphs = labelled(seed, n_graphs=10, n_labels=1, n_edge_labels=1, largest=5)
-    mirage = Mirage(1, min_support=2, itemsets=itemsets)
+    mirage = Mirage(1, min_support=2, itemsets=itemsets, labels="class")
     try:
         distilled = mirage.fit(graphs).distilled_
     except InvalidInputError:
@@ -99,6 +99,33 @@ def test_every_set_is_in_as_many_graphs_as_it_says_and_weights_count_each_once(s
         total[k] += weight
     covered = mirage.coverage_ * np.bincount(graphs.y)
     np.testing.assert_allclose([total[0], total[1]], covered, rtol=1e-6)
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_labels_are_the_shares_of_the_classes_that_hold_a_set(seed):
+    graphs = labelled(seed, n_labels=2, n_edge_labels=1, largest=5)
+    try:
+        mirages = [
+            Mirage(1, min_support=2, labels=kind).fit(graphs) for kind in ("shares", "class")
+        ]
+    except InvalidInputError:
+        return  # a class without frequent trees; tested elsewhere
+    holds = [trees_of(graphs, g, 1) for g in range(len(graphs))]
+    soft, hard = (mirage.distilled_ for mirage in mirages)
+    by_class = {}
+    for k, weight, members in forests_of(hard):
+        by_class.setdefault(frozenset(members.items()), []).append((k, weight))
+    assert hard.soft_labels is None
+    assert len(soft) == len(by_class)  # a set of both classes is there once
+    for number, (k, weight, members) in enumerate(forests_of(soft)):
+        inside = np.array([all(h.get(t, 0) >= n for t, n in members.items()) for h in holds])
+        shares = np.array([inside[graphs.y == label].mean() for label in (0, 1)])
+        np.testing.assert_allclose(soft.soft_labels[number], shares / shares.sum(), atol=1 / 255)
+        assert soft.soft_labels[number].sum() == pytest.approx(1.0, abs=1e-12)
+        assert k == soft.soft_labels[number].argmax()
+        found = by_class[frozenset(members.items())]
+        assert weight == pytest.approx(sum(w for _, w in found), rel=1e-6)
 
 
 @settings(max_examples=25)
@@ -130,7 +157,7 @@ def test_a_budget_is_kept_and_a_larger_one_keeps_no_less(seed, budget):
             assert Mirage(2, budget=least).fit(graphs).distilled_.n_bytes <= least
             return
         assert mirage.distilled_.n_bytes <= size
-        assert set(mirage.distilled_.y) == {0, 1}
+        assert (mirage.distilled_.soft_labels.max(axis=0) > 0).all()
         supports.append(mirage.min_support_)
     assert (supports[1] <= supports[0]).all()
 
@@ -147,6 +174,7 @@ def test_what_is_saved_is_loaded(graphs, tmp_path, mode):
     again = DistilledGraphs.load(distilled.save(tmp_path / "small"))
     assert list(forests_of(again)) == list(forests_of(distilled))
     assert again.provenance == distilled.provenance
+    np.testing.assert_array_equal(again.soft_labels, distilled.soft_labels)
     assert again.provenance["data"] == "random"
     assert (again.n_bytes, again.n_elements) == (distilled.n_bytes, distilled.n_elements)
     for name, values in distilled.arrays.items():
@@ -209,9 +237,9 @@ def test_truncated_sets_are_those_of_fewer_hops(graphs):
 
 
 def test_contrast_drops_what_both_classes_have(graphs):
-    plain = Mirage(1, min_support=2).fit(graphs)
+    plain = Mirage(1, min_support=2, labels="class").fit(graphs)
     try:
-        sharp = Mirage(1, min_support=2, contrast=3.0).fit(graphs)
+        sharp = Mirage(1, min_support=2, contrast=3.0, labels="class").fit(graphs)
     except InvalidInputError:
         pytest.fail("this data set has sets of one class alone")
     assert 0 < len(sharp.distilled_) < len(plain.distilled_)
@@ -276,6 +304,7 @@ def test_measured_features_are_put_into_bins_learnt_on_the_training_graphs():
     [
         ({"mode": "best"}, r"mode \('weighted', 'published', 'lossless'\); got 'best'"),
         ({"itemsets": "some"}, "itemsets .*; got 'some'"),
+        ({"labels": "hard"}, "labels .*; got 'hard'"),
         ({"contrast": 0}, "contrast above 0 or None; got 0"),
         ({"mode": "lossless", "budget": 100}, "neither budget nor min_support"),
         ({"mode": "published", "budget": 100}, "no budget with mode='published'"),
