@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -111,11 +111,22 @@ def within_budget(
     owner = np.repeat(np.arange(len(mined)), [len(part) for part in mined])
     owner = owner[np.lexsort((owner, place, -shares))]
 
+    def sets_of(n_sets: int, *, weighted: bool = True) -> list[TreeSets]:
+        numbers = np.maximum(np.bincount(owner[:n_sets], minlength=len(mined)), 1)
+        return [
+            part.first(int(n), weighted=weighted) for part, n in zip(mined, numbers, strict=True)
+        ]
+
     @cache
     def joined(n_sets: int) -> tuple[DistilledGraphs, list[TreeSets]]:
-        numbers = np.maximum(np.bincount(owner[:n_sets], minlength=len(mined)), 1)
-        sets = [part.first(int(n)) for part, n in zip(mined, numbers, strict=True)]
+        sets = sets_of(n_sets)
         return join(sets), sets
+
+    def fits(n_sets: int) -> bool:
+        return joined(n_sets)[0].n_bytes <= budget
+
+    def nearly_fits(n_sets: int) -> bool:
+        return join(sets_of(n_sets, weighted=False)).n_bytes <= budget
 
     least = joined(0)[0].n_bytes
     if least > budget:
@@ -124,9 +135,22 @@ def within_budget(
             f"each class takes; got {budget}. Fewer hops take fewer bytes."
         )
         raise InvalidInputError(message)
-    low, high = 0, len(owner)
+    # Weights take time, and drop sets. Without them the place to search around is soon found.
+    low = _largest(0, len(owner), nearly_fits)
+    high, step = len(owner), max(low // 16, 1)
+    while low > 0 and not fits(low):
+        low, high, step = max(low - step, 0), low - 1, 2 * step
+    while low + step < high:
+        if not fits(low + step):
+            high = low + step - 1
+            break
+        low, step = low + step, 2 * step
+    return join, joined(_largest(low, high, fits))[1]
+
+
+def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number that fits, where ``low`` counts as fitting."""
     while low < high:
         middle = (low + high + 1) // 2
-        fits = joined(middle)[0].n_bytes <= budget
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return join, joined(low)[1]
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
