@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from scikd.exceptions import InvalidInputError
 
@@ -29,6 +30,7 @@ from .graphset import GraphSet
 from .mirage import Mirage, parse_bytes
 from .models import ClassifierSettings
 from .preparation import Preparation
+from .shards import labels_of
 from .training import TrainedClassifier, evaluate_logits, predict_logits, train_classifier
 
 if TYPE_CHECKING:
@@ -57,10 +59,10 @@ class Arena:
     def __init__(
         self, graphs: GraphSet, split: Mapping[str, np.ndarray], options: EvaluationOptions
     ) -> None:
-        _check(graphs, split)
+        parts = _parts(graphs, split)
         self.options = options
-        self.classes, codes = np.unique(np.asarray(graphs.y), return_inverse=True)
-        parts = [replace(graphs, y=codes).select(split[name]) for name in PARTS]
+        self.classes = np.unique(labels_of(parts[0]))  # each part has all of them
+        parts = [replace(p, y=np.searchsorted(self.classes, labels_of(p))) for p in parts]
         self.preparation = Preparation.of(parts[0])
         # Distillation sees the graphs as they are, networks what it makes of them.
         self.raw = parts[0]
@@ -124,8 +126,7 @@ class Arena:
                 return None
             seconds = perf_counter() - start
             return distilled.merged(), distilled.n_bytes, distilled.soft_labels, seconds
-        order = self._order(method, seed)
-        chosen = self.train.select(fill_budget(self.train, order, budget))
+        chosen = self.train.select(self._subset(method, seed, budget))
         return self._merged(chosen), stored_bytes(chosen), None, perf_counter() - start
 
     def _distilled(self, method: str, budget: int) -> DistilledGraphs | None:
@@ -159,15 +160,18 @@ class Arena:
             for seed, model in zip(seeds, models, strict=True)
         ]
 
-    def _order(self, method: str, seed: int) -> np.ndarray:
+    def _subset(self, method: str, seed: int, budget: int) -> np.ndarray:
+        codes = self._codes(self.train)
         if method == "random":
-            return random_order(self._codes(self.train), seed)
-        histogram = TreeHistogram(self.options.n_hops).fit_transform(self.train)
+            return fill_budget(self.train, random_order(codes, seed), budget)
         rule = herding if method == "herding" else k_center
-        most = max(parse_bytes(size) for size in self.options.budgets)
-        # Several times more than fit if they are as large as others; herding takes its time.
-        share = min(1.0, 4 * most / stored_bytes(self.train))
-        return rule(histogram, self._codes(self.train), round(share * len(self.train)) + 10)
+        number = 8  # of each class; ordering takes its time, so no more than can fit
+        while True:
+            order = rule(self._histogram, codes, number)
+            chosen = fill_budget(self.train, order, budget)
+            if len(chosen) < len(order) or len(order) == len(self.train):
+                return chosen
+            number *= 2
 
     def _trained(
         self,
@@ -223,6 +227,10 @@ class Arena:
             "seconds_to_distil": 0.0,
             "seconds_to_train": perf_counter() - start,
         }
+
+    @cached_property
+    def _histogram(self) -> sparse.csr_array:
+        return TreeHistogram(self.options.n_hops).fit_transform(self.train)
 
     @cached_property
     def _valid(self) -> MergedGraphs:
@@ -281,9 +289,8 @@ def _logits(model: Any, features: Any) -> np.ndarray:
     return np.column_stack([-decision / 2, decision / 2]) if decision.ndim == 1 else decision
 
 
-def _check(graphs: GraphSet, split: Mapping[str, np.ndarray]) -> None:
-    if graphs.y is None:
-        raise InvalidInputError("Expected graphs with classes; these have none.")
+def _parts(graphs: GraphSet, split: Mapping[str, np.ndarray]) -> list[GraphSet]:
+    """Return the parts of a split, after looking that they are fit for a comparison."""
     missing = [name for name in PARTS if name not in split or not len(split[name])]
     if missing:
         message = f"Expected a split with {', '.join(PARTS)}; it has no {', '.join(missing)}."
@@ -293,3 +300,18 @@ def _check(graphs: GraphSet, split: Mapping[str, np.ndarray]) -> None:
     if repeated:
         message = f"Expected parts of the split that do not overlap; {repeated} graphs are in two."
         raise InvalidInputError(message)
+    parts = [graphs.select(split[name]) for name in PARTS]
+    held = [set(labels_of(part).tolist()) for part in parts]
+    classes = set().union(*held)
+    lacking = [
+        f"{name} has none of {sorted(classes - own)}"
+        for name, own in zip(PARTS, held, strict=True)
+        if classes != own
+    ]
+    if len(classes) < 2 or lacking:
+        message = (
+            "Expected two classes or more, and graphs of each in every part of the split; "
+            f"{', '.join(lacking) or f'all are of {sorted(classes)}'}."
+        )
+        raise InvalidInputError(message)
+    return parts

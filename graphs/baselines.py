@@ -61,7 +61,8 @@ def stored_bytes(graphs: GraphSet) -> int:
     if all(np.array_equal(a, b) for a, b in zip(back, forth, strict=True)):
         kept = np.flatnonzero(sources <= targets)
     of_graph = np.repeat(np.arange(len(graphs)), np.diff(graphs.arc_ptr))[kept]
-    arrays = [rows, edge_rows, np.diff(graphs.node_ptr), np.bincount(of_graph)]
+    n_edges = np.bincount(of_graph, minlength=len(graphs))
+    arrays = [rows, edge_rows, np.diff(graphs.node_ptr), n_edges]
     arrays += [(ends - first)[kept] for ends in (sources, targets)]
     arrays += [nodes] * (len(rows) > 1) + [arcs[kept]] * (len(edge_rows) > 1)
     labels = np.unique(graphs.y, return_inverse=True)[1] if graphs.y is not None else np.empty(0)
@@ -88,9 +89,11 @@ def fill_budget(graphs: GraphSet, order: Iterable[int], budget: int) -> np.ndarr
     Raises
     ------
     InvalidInputError
-        If not even the first fits.
+        If not even the first fits, or there is none.
     """
     order = np.asarray(list(order))
+    if not len(order):
+        raise InvalidInputError("Expected graphs to take; the order is empty.")
     low, high = 0, len(order)
     while low < high:
         middle = (low + high + 1) // 2

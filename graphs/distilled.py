@@ -316,14 +316,15 @@ def rounded_labels(proba: np.ndarray) -> np.ndarray:
 def compact(values: np.ndarray) -> np.ndarray:
     """Return an array in the smallest type that holds its values exactly."""
     if values.dtype.kind == "f":
-        if not (values == np.round(values)).all():
+        if not ((values == np.round(values)) & (np.abs(values) < 2.0**63)).all():
             single = values.astype(np.float32)
             return single if (single == values).all() else values
         values = values.astype(np.int64)
     if values.size == 0:
         return values.astype(np.uint8)
-    low, high = values.min(), values.max()
-    return values.astype(np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)))
+    low, high = int(values.min()), int(values.max())
+    # Signed types reach from -high - 1 to high.
+    return values.astype(np.min_scalar_type(high if low >= 0 else min(low, -high - 1)))
 
 
 def _from_arrays(

@@ -18,7 +18,7 @@ import numpy as np
 
 from scikd._atomic import atomic_write_bytes, make_folder
 from scikd._progress import Progress, track
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.fingerprints import fingerprint_inputs
 from scikd.report import Table
 
@@ -80,8 +80,10 @@ class EvaluationOptions:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:
             raise InvalidInputError(f"Expected methods among {METHODS}; got {unknown}.")
-        if self.seeds < 1:
-            raise InvalidInputError(f"Expected at least one seed; got {self.seeds}.")
+        for name in ("seeds", "n_teachers"):
+            if getattr(self, name) < 1:
+                message = f"Expected {name} to be at least 1; got {getattr(self, name)}."
+                raise InvalidInputError(message)
 
 
 @dataclass(frozen=True)
@@ -196,22 +198,24 @@ def evaluate(
     Raises
     ------
     InvalidInputError
-        If the split lacks a part, or parts overlap.
+        If the split lacks a part, parts overlap, or one has no graph of some class.
     StorageError
         If scores cannot be kept.
+    CorruptFileError
+        If a score that was kept is damaged.
     """
     options = options or EvaluationOptions()
     arena, kept = Arena(graphs, split, options), _Kept(folder, graphs, split, options)
     cells, scores = arena.cells(), []
     for cell in track(cells, total=len(cells), description="evaluating", progress=progress):
-        score = kept.read(cell)
-        if score is None:
+        if cell in kept:
+            score = kept.read(cell)
+        else:
             found = arena.score(*cell)
-            if found is None:
-                continue
-            score = Score(*cell, **found)
+            score = None if found is None else Score(*cell, **found)
             kept.write(cell, score)
-        scores.append(score)
+        if score is not None:
+            scores.append(score)
     return Evaluation(graphs.name or "graphs", scores)
 
 
@@ -236,16 +240,26 @@ class _Kept:
             self.folder = Path(folder) / digest[:16]
             make_folder(self.folder)
 
+    def __contains__(self, cell: tuple[Any, ...]) -> bool:
+        path = self._path(cell)
+        return path is not None and path.exists()
+
     def read(self, cell: tuple[Any, ...]) -> Score | None:
         path = self._path(cell)
-        if path is None or not path.exists():
-            return None
-        return Score(**json.loads(path.read_text(encoding="utf-8")))
+        assert path is not None  # noqa: S101 - the caller has looked
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return None if found is None else Score(**found)
+        except (ValueError, TypeError) as error:
+            message = f"{path} does not hold a score: {error}. Delete it, and evaluate again."
+            raise CorruptFileError(message) from error
 
-    def write(self, cell: tuple[Any, ...], score: Score) -> None:
+    def write(self, cell: tuple[Any, ...], score: Score | None) -> None:
+        """Keep a score; None says that nothing fits."""
         path = self._path(cell)
         if path is not None:
-            atomic_write_bytes(path, json.dumps(asdict(score)).encode("utf-8"))
+            found = None if score is None else asdict(score)
+            atomic_write_bytes(path, json.dumps(found).encode("utf-8"))
 
     def _path(self, cell: tuple[Any, ...]) -> Path | None:
         return None if self.folder is None else self.folder / f"{'-'.join(map(str, cell))}.json"

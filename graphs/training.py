@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from scikd._progress import Progress, track
@@ -26,6 +26,12 @@ __all__ = [
     "predict_logits",
     "train_classifier",
 ]
+
+
+NOT_FINITE = (
+    "it is infinite or NaN. Lower learning_rate, or use norm='layer': sums over large graphs are "
+    "large."
+)
 
 
 @dataclass(frozen=True)
@@ -131,41 +137,42 @@ def train_classifier(
     Raises
     ------
     InvalidInputError
-        If there are no classes, or no loss is finite.
+        If there are no classes, those of the parts differ, shapes do not fit, or a loss is not
+        finite.
     """
     options = options or ClassifierTraining()
     if isinstance(train, DistilledGraphs):
         soft_labels = train.soft_labels if soft_labels is None else soft_labels
         train = train.merged()
-    if train.y is None:
-        raise InvalidInputError("Expected graphs with classes to train on; got none.")
-    torch.manual_seed(options.seed)
-    random = np.random.default_rng(options.seed)
-    model = GraphClassifier.for_data(train, settings) if model is None else copy.deepcopy(model)
+    _check_data(train, validation, model, settings)
     cut = _cut(train, settings)
     targets = _targets(train, soft_labels, settings.n_classes)
     weights = _weights(train, targets, balanced=options.balanced)
     looks = None if validation is None else _cut(validation, settings)
-    optimiser = torch.optim.Adam(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    history: list[dict[str, float]] = []
-    best, seconds = None, 0.0
-    steps = range(1, options.steps + 1)
-    for step in track(steps, total=len(steps), description="training", progress=progress):
-        start = perf_counter()
-        batch, rows = _batch(cut, options.batch_size, random)
-        loss = _step(model, optimiser, batch, targets[rows], weights[rows])
-        seconds += perf_counter() - start
-        if step % options.evaluate_every == 0 or step == options.steps:
-            entry = {"step": float(step), "loss": loss}
-            if looks is not None and looks.y is not None:
-                entry |= evaluate_logits(predict_logits(model, looks), looks.y.numpy())
-                if best is None or entry["auc"] > best[0]:
-                    best = entry["auc"], copy.deepcopy(model)
-            history.append(entry)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        random = np.random.default_rng(options.seed)
+        model = GraphClassifier.for_data(train, settings) if model is None else copy.deepcopy(model)
+        optimiser = torch.optim.Adam(
+            model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        history: list[dict[str, float]] = []
+        best, best_auc, seconds = None, -np.inf, 0.0
+        steps = range(1, options.steps + 1)
+        for step in track(steps, total=len(steps), description="training", progress=progress):
+            start = perf_counter()
+            batch, rows = _batch(cut, options.batch_size, random)
+            loss = _step(model, optimiser, batch, targets[rows], weights[rows])
+            seconds += perf_counter() - start
+            if step % options.evaluate_every == 0 or step == options.steps:
+                entry = {"step": float(step), "loss": loss}
+                if looks is not None:
+                    entry |= _look(model, looks)
+                    if entry["auc"] > best_auc:
+                        best, best_auc = copy.deepcopy(model), entry["auc"]
+                history.append(entry)
     model.eval()
-    return TrainedClassifier(model, model if best is None else best[1].eval(), history, seconds)
+    return TrainedClassifier(model, model if best is None else best.eval(), history, seconds)
 
 
 def predict_logits(model: GraphClassifier, graphs: MergedGraphs) -> np.ndarray:
@@ -194,17 +201,55 @@ def evaluate_logits(logits: np.ndarray, y: np.ndarray) -> dict[str, float]:
         ``"auc"``: area under the ROC curve of the difference of the logits; of more than two
         classes the mean over each against the rest. ``"balanced_accuracy"``: mean over the classes
         of the share that is right. NaN where a class has no graph.
+
+    Raises
+    ------
+    InvalidInputError
+        If a logit is not finite.
     """
+    if not np.isfinite(logits).all():
+        raise InvalidInputError(f"Expected finite logits; {NOT_FINITE}")
     n_classes = logits.shape[1]
-    aucs = []
+    aucs, shares = [], []
     for label in range(1 if n_classes == 2 else 0, n_classes):
         rest = np.delete(logits, label, axis=1)
         top = rest.max(axis=1)
         margin = logits[:, label] - top - np.log(np.exp(rest - top[:, None]).sum(axis=1))
         both = 0 < (y == label).sum() < len(y)
         aucs.append(roc_auc_score(y == label, margin) if both else np.nan)
-    accuracy = balanced_accuracy_score(y, logits.argmax(axis=1)) if len(y) else np.nan
-    return {"auc": float(np.mean(aucs)), "balanced_accuracy": float(accuracy)}
+    for label in range(n_classes):
+        members = y == label
+        right = logits[members].argmax(axis=1) == label
+        shares.append(right.mean() if members.any() else np.nan)
+    return {"auc": float(np.mean(aucs)), "balanced_accuracy": float(np.mean(shares))}
+
+
+def _check_data(
+    train: MergedGraphs,
+    validation: MergedGraphs | None,
+    model: GraphClassifier | None,
+    settings: ClassifierSettings,
+) -> None:
+    if train.y is None or not len(train):
+        raise InvalidInputError("Expected graphs with classes to train on; got none.")
+    if validation is not None:
+        if validation.y is None or not len(validation):
+            raise InvalidInputError("Expected graphs with classes to validate on; got none.")
+        ours, theirs = train.classes, validation.classes
+        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+            message = (
+                f"Expected graphs of the classes {ours.tolist()}, in this order, to validate on; "
+                f"got {theirs.tolist()}. Merge them with classes=, those of the training graphs."
+            )
+            raise InvalidInputError(message)
+    if model is not None and model.settings != settings:
+        message = f"Expected a model with the settings {settings}; it has {model.settings}."
+        raise InvalidInputError(message)
+
+
+def _look(model: GraphClassifier, graphs: MergedGraphs) -> dict[str, float]:
+    assert graphs.y is not None  # noqa: S101 - _check_data has looked
+    return evaluate_logits(predict_logits(model, graphs), graphs.y.numpy())
 
 
 def _step(
@@ -216,13 +261,10 @@ def _step(
 ) -> float:
     model.train()
     losses = F.cross_entropy(model(batch), targets, reduction="none")
-    loss = (losses * weights).sum() / weights.sum()
+    # A small batch may hold nothing but sets of weight 0; then there is nothing to learn from it.
+    loss = (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
     if not torch.isfinite(loss):
-        message = (
-            "Expected a finite loss; it is not. Lower learning_rate, or use norm='layer': sums "
-            "over large graphs are large."
-        )
-        raise InvalidInputError(message)
+        raise InvalidInputError(f"Expected a finite loss; {NOT_FINITE}")
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
@@ -261,7 +303,13 @@ def _targets(graphs: MergedGraphs, soft_labels: np.ndarray | None, n_classes: in
             f"{np.shape(soft_labels)}."
         )
         raise InvalidInputError(message)
-    return torch.as_tensor(soft_labels, dtype=torch.get_default_dtype())
+    proba = np.asarray(soft_labels, dtype=np.float64)
+    if not ((proba >= 0).all() and np.allclose(proba.sum(axis=1), 1.0, rtol=0.0, atol=1e-3)):
+        message = (
+            "Expected soft_labels that are probabilities; some are negative, or do not add up to 1."
+        )
+        raise InvalidInputError(message)
+    return torch.as_tensor(proba, dtype=torch.get_default_dtype())
 
 
 def _weights(graphs: MergedGraphs, targets: Tensor, *, balanced: bool) -> Tensor:
