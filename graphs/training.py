@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch.nn.functional as F  # noqa: N812 - as everywhere
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from scikd._atomic import new_folder
 from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError
 
+from ._checkpoints import DIGESTS, Standing, digest, load_checkpoint, save_checkpoint
 from .dag import MergedGraphs
 from .distilled import DistilledGraphs
 from .models import ClassifierSettings, GraphClassifier
@@ -108,6 +112,7 @@ def train_classifier(
     validation: MergedGraphs | None = None,
     soft_labels: np.ndarray | None = None,
     model: GraphClassifier | None = None,
+    folder: str | Path | None = None,
     progress: Progress = "auto",
 ) -> TrainedClassifier:
     """Train a classifier on merged trees.
@@ -126,6 +131,9 @@ def train_classifier(
         Probabilities to learn in place of the classes; those of distilled graphs by default.
     model : GraphClassifier or None, default=None
         A model to go on with; it is not changed. None makes one for the training data.
+    folder : str, pathlib.Path or None, default=None
+        Keeps a checkpoint at each look. A call with the same data and options goes on from it, to
+        the same numbers as without a stop; one that was at its end returns at once.
     progress : {"auto", True, False}, default="auto"
         Whether to show progress.
 
@@ -137,8 +145,10 @@ def train_classifier(
     Raises
     ------
     InvalidInputError
-        If there are no classes, those of the parts differ, shapes do not fit, or a loss is not
-        finite.
+        If there are no classes, those of the parts differ, shapes do not fit, a loss is not
+        finite, or the folder holds a training on other data or with other options.
+    StorageError, CorruptFileError, SchemaError
+        If a checkpoint cannot be written or read.
     """
     options = options or ClassifierTraining()
     if isinstance(train, DistilledGraphs):
@@ -149,30 +159,27 @@ def train_classifier(
     targets = _targets(train, soft_labels, settings.n_classes)
     weights = _weights(train, targets, balanced=options.balanced)
     looks = None if validation is None else _cut(validation, settings)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _place_for(folder):
         torch.manual_seed(options.seed)
-        random = np.random.default_rng(options.seed)
         model = GraphClassifier.for_data(train, settings) if model is None else copy.deepcopy(model)
         optimiser = torch.optim.Adam(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        history: list[dict[str, float]] = []
-        best, best_auc, seconds = None, -np.inf, 0.0
-        steps = range(1, options.steps + 1)
-        for step in track(steps, total=len(steps), description="training", progress=progress):
+        at = Standing(model, optimiser, np.random.default_rng(options.seed))
+        kept = _Kept(folder, at, (train, validation, soft_labels), options)
+        rest = range(at.step + 1, options.steps + 1)
+        for step in track(rest, total=len(rest), description="training", progress=progress):
             start = perf_counter()
-            batch, rows = _batch(cut, options.batch_size, random)
+            batch, rows = _batch(cut, options.batch_size, at.random)
             loss = _step(model, optimiser, batch, targets[rows], weights[rows])
-            seconds += perf_counter() - start
+            at.step, at.seconds = step, at.seconds + perf_counter() - start
             if step % options.evaluate_every == 0 or step == options.steps:
-                entry = {"step": float(step), "loss": loss}
-                if looks is not None:
-                    entry |= _look(model, looks)
-                    if entry["auc"] > best_auc:
-                        best, best_auc = copy.deepcopy(model), entry["auc"]
-                history.append(entry)
+                _look(at, loss, looks)
+                kept.write(at)
     model.eval()
-    return TrainedClassifier(model, model if best is None else best.eval(), history, seconds)
+    return TrainedClassifier(
+        model, model if at.best is None else at.best.eval(), at.history, at.seconds
+    )
 
 
 def predict_logits(model: GraphClassifier, graphs: MergedGraphs) -> np.ndarray:
@@ -247,9 +254,43 @@ def _check_data(
         raise InvalidInputError(message)
 
 
-def _look(model: GraphClassifier, graphs: MergedGraphs) -> dict[str, float]:
-    assert graphs.y is not None  # noqa: S101 - _check_data has looked
-    return evaluate_logits(predict_logits(model, graphs), graphs.y.numpy())
+class _Kept:
+    """The checkpoint of a training, where one is wanted."""
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        at: Standing,
+        data: tuple[MergedGraphs, MergedGraphs | None, np.ndarray | None],
+        options: ClassifierTraining,
+    ) -> None:
+        if folder is None:
+            self.path = None
+            return
+        self.path = Path(folder) / "checkpoint"
+        digests = [*map(digest, data), digest(at.model.state_dict())]
+        self.settings = {**asdict(options), **asdict(at.model.settings)}
+        self.settings |= dict(zip(DIGESTS, digests, strict=True))
+        if self.path.exists():
+            load_checkpoint(self.path, at, self.settings)
+
+    def write(self, at: Standing) -> None:
+        if self.path is not None:
+            save_checkpoint(self.path, at, self.settings)
+
+
+def _place_for(folder: str | Path | None) -> AbstractContextManager[None]:
+    return nullcontext() if folder is None else new_folder(Path(folder))
+
+
+def _look(at: Standing, loss: float, graphs: MergedGraphs | None) -> None:
+    """Add to the history, and keep the model if it is the best."""
+    entry = {"step": float(at.step), "loss": loss}
+    if graphs is not None and graphs.y is not None:
+        entry |= evaluate_logits(predict_logits(at.model, graphs), graphs.y.numpy())
+        if entry["auc"] > at.best_auc:
+            at.best, at.best_auc = copy.deepcopy(at.model), entry["auc"]
+    at.history.append(entry)
 
 
 def _step(
