@@ -71,7 +71,9 @@ def _distill(
     from .report import class_table, summary  # noqa: PLC0415
 
     mirage = mirage_of(options)
-    with _place_for(output, overwrite=overwrite):
+    from .distilled import KIND  # noqa: PLC0415
+
+    with _place_for(output, KIND, "are distilled graphs", overwrite=overwrite):
         logger.info("Reading %s", dataset)
         data = open_dataset(dataset, split=split, seed=seed, label=label)
         graphs = data.part("train")
@@ -88,26 +90,128 @@ def _distill(
     typer.echo(f"\nThe distilled graphs lie in {path}; scikd graphs show {output} draws them")
 
 
+def _train(
+    options: Any,
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder of distilled graphs; or graphs, as for distill, which are then trained on "
+            "as a whole, each distinct tree computed once.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Of distilled graphs: the graphs that they came from, whose parts for validation "
+            "and test judge the classifier."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Page to write; by default beside the classifier.", show_default=False),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keeps checkpoints: a killed run goes on from it.")
+    ] = None,
+    split: Split = "auto",
+    split_seed: Seed = 0,
+    label: Label = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a classifier that is there.")
+    ] = False,
+) -> None:
+    """Train a classifier on distilled graphs, or on graphs as they are."""
+    from scikd._atomic import room_for  # noqa: PLC0415
+    from scikd._options import plain_options  # noqa: PLC0415
+
+    from ._training_run import train_from  # noqa: PLC0415
+    from .storage import KIND, save_classifier  # noqa: PLC0415
+    from .training_report import best_step, score_table, training_report  # noqa: PLC0415
+
+    page = output.with_suffix(".html") if report is None else report
+    reading = {"split": split, "seed": split_seed, "label": label}
+    with _place_for(output, KIND, "is a classifier", overwrite=overwrite), room_for(page):
+        logger.info("Reading %s", source)
+        run = train_from(source, options, data=data, folder=folder, reading=reading)
+        path = save_classifier(run.result.best, output)
+        asked = plain_options(options)
+        made = training_report(run.result, run.parts, source=run.source, options=asked)
+        made.write_html(page)
+    typer.echo(f"Trained on {run.source}, in {run.result.seconds:.3g} seconds.\n")
+    if run.parts:
+        typer.echo(f"{score_table(run.result, run.parts).to_text()}\n")
+    which = "of the best validation AUC" if "validation" in run.parts else "the last"
+    typer.echo(f"The classifier of step {best_step(run.result)}, {which}, lies in {path}")
+    typer.echo(f"Its learning curve lies in {page}")
+
+
+def _evaluate(
+    options: Any,
+    *,
+    dataset: DatasetName,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for scores, table and page; a killed run goes on from it.",
+            show_default=False,
+        ),
+    ],
+    split: Split = "auto",
+    seed: Seed = 0,
+    label: Label = None,
+) -> None:
+    """Compare distilled graphs with graphs of the same number of bytes."""
+    from scikd._atomic import new_folder  # noqa: PLC0415
+    from scikd._options import plain_options  # noqa: PLC0415
+
+    from ._datasets import open_dataset  # noqa: PLC0415
+    from ._train_options import evaluation_of  # noqa: PLC0415
+    from .evaluation import evaluate  # noqa: PLC0415
+    from .training_report import evaluation_report  # noqa: PLC0415
+
+    protocol = evaluation_of(options)
+    with new_folder(output):
+        logger.info("Reading %s", dataset)
+        data = open_dataset(dataset, split=split, seed=seed, label=label)
+        if not data.split:
+            message = f"Expected graphs with a split; {dataset} has none. Make one: --split random."
+            raise InvalidInputError(message)
+        found = evaluate(data.graphs, data.parts, protocol, folder=output / "runs")
+        files = found.write(output)
+        made = evaluation_report(found, options=plain_options(options))
+        files.append(made.write_html(output / "report.html"))
+    typer.echo(found.table().to_text())
+    typer.echo(
+        f"\nThe scores lie in {files[0]}, their summary in {files[1]}, the page in {files[2]}"
+    )
+
+
 @contextmanager
-def _place_for(output: Path, *, overwrite: bool) -> Iterator[None]:
-    """See that distilled graphs can be saved there, before the work that makes them."""
+def _place_for(output: Path, kind: str, what: str, *, overwrite: bool) -> Iterator[None]:
+    """See that a bundle of a kind can be saved there, before the work that makes it."""
     from scikd._atomic import new_folder  # noqa: PLC0415
     from scikd.persistence import MANIFEST  # noqa: PLC0415
 
-    from .distilled import KIND  # noqa: PLC0415
-
     if output.is_dir() and any(output.iterdir()):
         try:
-            kind = json.loads((output / MANIFEST).read_bytes())["kind"]
+            found = json.loads((output / MANIFEST).read_bytes())["kind"]
         except (OSError, ValueError, TypeError, KeyError):
-            kind = "other content"
-        if kind != KIND:
-            message = f"Expected {output} to be new; it is a folder with {kind}. Choose another."
+            found = "other content"
+        if found != kind:
+            message = f"Expected {output} to be new; it is a folder with {found}. Choose another."
             raise InvalidInputError(message)
         if not overwrite:
             message = (
-                f"There are distilled graphs in {output} already. Choose another folder, or "
-                "replace them: --overwrite."
+                f"There {what} in {output} already. Choose another folder, or replace what is "
+                "there: --overwrite."
             )
             raise InvalidInputError(message)
     elif output.is_file():
@@ -118,6 +222,8 @@ def _place_for(output: Path, *, overwrite: bool) -> Iterator[None]:
 
 BUILT = {
     "distill": Built("scikd.graphs._distill_options.DistillOptions", _distill, file=False),
+    "train": Built("scikd.graphs._train_options.TrainOptions", _train, file=False),
+    "evaluate": Built("scikd.graphs._train_options.EvaluateOptions", _evaluate, file=False),
 }
 """Commands whose flags are the fields of a dataclass."""
 

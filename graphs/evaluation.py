@@ -8,9 +8,11 @@ models that are no networks: of the size of a graph alone, and of its histogram 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +136,35 @@ class Evaluation:
                 row[name] = float(np.mean([getattr(score, name) for score in members]))
             rows.append(row)
         return rows
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write every score as ``scores.csv``, and the summary as ``summary.json``.
+
+        Parameters
+        ----------
+        folder : str or pathlib.Path
+            Where to; made if need be.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files.
+
+        Raises
+        ------
+        StorageError
+            If they cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [part.name for part in fields(Score)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(score) for score in self.scores)
+        summary = json.dumps({"name": self.name, "summary": self.summary()}, indent=1)
+        make_folder(Path(folder))
+        contents = {"scores.csv": text.getvalue(), "summary.json": summary}
+        for name, content in contents.items():
+            atomic_write_bytes(Path(folder) / name, content.encode("utf-8"))
+        return [Path(folder) / name for name in contents]
 
     def table(self) -> Table:
         """Return the summary as a table: test scores as mean ± standard deviation over seeds."""

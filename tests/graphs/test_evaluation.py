@@ -9,14 +9,13 @@ import pytest
 
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.graphs import _arena
-from scikd.graphs._arena import Arena
+from scikd.graphs._arena import Arena, published_within
 from scikd.graphs.baselines import fill_budget, herding, k_center, stored_bytes
 from scikd.graphs.evaluation import (
     METHODS,
     Evaluation,
     EvaluationOptions,
     evaluate,
-    published_within,
 )
 from scikd.graphs.mirage import Mirage
 from scikd.graphs.readers import random_split

@@ -22,7 +22,7 @@ from scikd.graphs.molecules import load_molecules, load_molecules_split
 from scikd.graphs.readers import random_split
 from scikd.persistence import save_bundle
 
-COMMANDS = {"distill", "show"}
+COMMANDS = {"distill", "show", "train", "evaluate"}
 
 
 @pytest.fixture
