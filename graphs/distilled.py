@@ -317,7 +317,8 @@ def compact(values: np.ndarray) -> np.ndarray:
     """Return an array in the smallest type that holds its values exactly."""
     if values.dtype.kind == "f":
         if not ((values == np.round(values)) & (np.abs(values) < 2.0**63)).all():
-            single = values.astype(np.float32)
+            with np.errstate(over="ignore"):  # what is too large for it is not equal
+                single = values.astype(np.float32)
             return single if (single == values).all() else values
         values = values.astype(np.int64)
     if values.size == 0:

@@ -109,7 +109,8 @@ def training_report(
     settings = result.model.settings
     n_weights = sum(p.numel() for p in result.model.parameters())
     subtitle = (
-        f"{settings.conv.upper()}, {settings.n_layers} layers, {settings.readout} over nodes, "
+        f"{settings.conv.upper()}, {settings.n_layers} layer{'s' * (settings.n_layers > 1)}, "
+        f"{settings.readout} over nodes, "
         f"{n_weights:,} parameters"
     )
     if source:
