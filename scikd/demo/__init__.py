@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["NEEDS", "SECTIONS", "Demo", "Options", "installed_sections", "run_demo"]
 
-SECTIONS = {"tabular": "scikd.demo.tabular", "md": "scikd.md.demo"}
+SECTIONS = {
+    "tabular": "scikd.demo.tabular",
+    "md": "scikd.md.demo",
+    "graphs": "scikd.graphs.demo",
+}
 """Name of every section to the module whose function ``section(options)`` makes it."""
 
-NEEDS = {"md": ("ase", "packmol", "tblite", "torch", "vesin")}
+NEEDS = {
+    "md": ("ase", "packmol", "tblite", "torch", "vesin"),
+    "graphs": ("torch", "torch_geometric"),
+}
 """Packages that a section needs beyond the base installation."""
 
 
