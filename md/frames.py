@@ -246,16 +246,26 @@ def select(batch: AtomicBatch, indices: Sequence[int] | torch.Tensor | np.ndarra
     ----------
     batch : AtomicBatch
         The structures.
-    indices : sequence of int
-        Which, counted from 0; negative ones count from the end.
+    indices : sequence of int, or of bool
+        Which, counted from 0; negative ones count from the end. Or True for each that is wanted.
 
     Raises
     ------
     InvalidInputError
-        If there is no structure of that number.
+        If there is no structure of that number, or there are not as many bools as structures.
     """
     device, n = batch.positions.device, batch.n_structures
-    chosen = torch.as_tensor(indices, dtype=torch.int64, device=device).reshape(-1)
+    chosen = torch.as_tensor(indices, device=device).reshape(-1)
+    if chosen.dtype == torch.bool and len(chosen) == n:
+        chosen = chosen.nonzero().reshape(-1)
+    if len(chosen) and (chosen.dtype == torch.bool or chosen.is_floating_point()):
+        kind = str(chosen.dtype).removeprefix("torch.")
+        message = (
+            f"Expected numbers of structures, or a bool for each of the {n}; got {len(chosen)} of "
+            f"type {kind}."
+        )
+        raise InvalidInputError(message)
+    chosen = chosen.to(torch.int64)
     if len(chosen) and (int(chosen.min()) < -n or int(chosen.max()) >= n):
         message = f"Expected numbers of structures from 0 to {n - 1}; got {chosen.tolist()}."
         raise InvalidInputError(message)

@@ -381,3 +381,15 @@ def test_thousands_of_clusters_are_read_in_a_moment():
     batch = from_ase(frames)
     assert time.process_time() - start < 3.0  # 0.2 s on the machine this was written on
     assert batch.n_atoms == 120_000
+
+
+def test_structures_may_be_selected_by_a_mask():
+    batch = from_ase([molecule(name) for name in ("H2O", "CO", "CH4")])
+    for mask in (np.array([True, False, True]), torch.tensor([True, False, True])):
+        found, expected = select(batch, mask), select(batch, [0, 2])
+        assert torch.equal(found.numbers, expected.numbers)
+        assert torch.equal(found.positions, expected.positions)
+    assert select(batch, np.zeros(3, dtype=bool)).n_structures == 0
+    for wrong in ([True, False], [0.0, 2.0]):
+        with pytest.raises(InvalidInputError, match="a bool for each of the 3; got 2"):
+            select(batch, wrong)
