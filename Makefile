@@ -13,6 +13,9 @@ TORCH := $(shell sed -n 's/^torch==//p' requirements.lock 2>/dev/null)
 # Read by tests/conftest.py; a path relative to this folder would mislead tests that run elsewhere.
 export SCIKD_DATA ?= $(CURDIR)/../shared/data
 
+# Boosting and xTB start their threads thousands of times; where others use the cores, these wait.
+test test-all test-wheel: export OMP_NUM_THREADS ?= 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all test-wheel lint types bench docs lock clean
