@@ -9,7 +9,7 @@ import numpy as np
 
 from ._pointers import pointers
 from .kernels import refinement as kernels
-from .kernels.shards import distinct_trees
+from .kernels.refinement import distinct_trees
 from .refinement import bit_rows, with_degrees
 from .trees import TreeLevel, Trees
 

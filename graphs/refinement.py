@@ -98,7 +98,7 @@ class ColorRefinement:
                     if levels:  # a class has nothing frequent of the deepest level
                         del colors[-1], levels[-1]
                     break
-            found, table = kernels.number_trees(start, *arcs)
+            found, table = kernels.distinct_trees(*kernels.tree_rows(start, *arcs))
             stable = np.array_equal(found < 0, colors[-1] < 0) and len(table.own) == n_colors
             if self.n_hops == "auto" and levels and stable:
                 break
@@ -158,8 +158,8 @@ class ColorRefinement:
         )
         for level in trees.levels:
             keys = level.edge.astype(np.int64) << 32 | level.child
-            table = kernels.tabulate(level.own, level.ptr, keys, level.count)
-            colors.append(kernels.find_trees(colors[-1], *arcs, table))
+            table = kernels.Table(level.own, level.ptr, keys, level.count)
+            colors.append(_among(table, kernels.tree_rows(colors[-1], *arcs)))
         return np.stack(colors)
 
 
@@ -203,11 +203,19 @@ def _frequent(
     return np.pad(enough, ((0, 0), (0, 1)))
 
 
-def _arcs(
-    graphs: GraphSet, edges: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return sources, labels, and the arcs into each node, as the kernels want them."""
-    return graphs.sources, edges, *kernels.arcs_by_target(graphs.n_nodes, graphs.targets)
+def _among(known: kernels.Table, rows: kernels.Table) -> np.ndarray:
+    """Return the number of each row's tree among known, distinct ones, or -1."""
+    n_known = len(known.own)
+    both = kernels.Table(*(np.concatenate(pair) for pair in zip(known, rows, strict=True)))
+    both = both._replace(ptr=np.concatenate([known.ptr, rows.ptr[1:] + len(known.keys)]))
+    found = kernels.distinct_trees(*both)[0][n_known:]
+    return np.where(found < n_known, found, np.int32(-1))
+
+
+def _arcs(graphs: GraphSet, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sources and labels of arcs in the order of their targets, and where each begins."""
+    ptr, arcs = kernels.arcs_by_target(graphs.n_nodes, graphs.targets)
+    return graphs.sources[arcs], edges[arcs], ptr
 
 
 def _label_rows(graphs: GraphSet, degrees: bool) -> np.ndarray:

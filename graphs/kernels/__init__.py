@@ -3,7 +3,6 @@
 This package imports nothing; import the module that is needed:
 
 * :mod:`scikd.graphs.kernels.refinement`: numbers for equal rows and equal rooted trees;
-* :mod:`scikd.graphs.kernels.shards`: the same for trees of several collections;
 * :mod:`scikd.graphs.kernels.itemsets`: frequent sets of trees, on bitsets.
 
 Every kernel has a naive twin in ``tests/reference/`` that it is tested against. Kernels release

@@ -16,14 +16,10 @@ __all__ = [
     "Table",
     "arcs_by_target",
     "count_graphs",
-    "empty_table",
+    "distinct_trees",
     "find_rows",
-    "find_trees",
-    "first_rows",
     "number_rows",
-    "number_tree",
-    "number_trees",
-    "tabulate",
+    "tree_rows",
 ]
 
 _FEW = 24  # below so many children, sorting by insertion is fastest
@@ -34,7 +30,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 
 class Table(NamedTuple):
-    """What trees of one depth are made of, and an open-addressing table of their hashes.
+    """What trees of one depth are made of.
 
     Row ``c`` says that tree ``c`` has the root and upper part of ``own[c]``, and below its root
     ``counts[k]`` times the subtree and edge in ``keys[k]``, for k from ``ptr[c]`` to
@@ -45,8 +41,6 @@ class Table(NamedTuple):
     ptr: np.ndarray
     keys: np.ndarray
     counts: np.ndarray
-    slots: np.ndarray
-    """``hash << 32 | number + 1`` or 0, shape (a power of two,), uint64."""
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -152,199 +146,141 @@ def arcs_by_target(n_nodes: int, targets: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 @njit(cache=True, nogil=True)
-def _gather(
-    colors: np.ndarray,
-    sources: np.ndarray,
-    edges: np.ndarray,
-    arcs: np.ndarray,
-    keys: np.ndarray,
-    counts: np.ndarray,
-) -> int:
-    """Write the distinct, ascending keys of a node's children and return how many; -1 if unseen."""
-    for place in range(arcs.shape[0]):
-        child, edge = np.int64(colors[sources[arcs[place]]]), np.int64(edges[arcs[place]])
-        if child < 0 or edge < 0:
-            return -1
-        keys[place] = edge << 32 | child
-    if arcs.shape[0] > _FEW:
-        keys[: arcs.shape[0]].sort()
-    else:
-        for place in range(1, arcs.shape[0]):
-            key = keys[place]
-            before = place - 1
-            while before >= 0 and keys[before] > key:
-                keys[before + 1] = keys[before]
-                before -= 1
-            keys[before + 1] = key
-    distinct = 0
-    for place in range(arcs.shape[0]):
-        if distinct > 0 and keys[distinct - 1] == keys[place]:
-            counts[distinct - 1] += 1
-        else:
-            keys[distinct] = keys[place]
-            counts[distinct] = 1
-            distinct += 1
-    return distinct
+def _sort(keys: np.ndarray, start: int, stop: int) -> None:
+    keys[start:stop].sort()
 
 
 @njit(cache=True, nogil=True)
-def _tree_hash(own: int, keys: np.ndarray, counts: np.ndarray) -> Any:
-    state = _mixed(np.uint64(keys.shape[0]), np.uint64(own))
-    for place in range(keys.shape[0]):
-        state = _mixed(state, np.uint64(keys[place]))
-        state = _mixed(state, np.uint64(counts[place]))
-    return state
-
-
-@njit(cache=True, nogil=True)
-def _find_tree(
-    state: Any, own: int, keys: np.ndarray, counts: np.ndarray, table: Table
-) -> tuple[Any, Any]:
-    mask = table.slots.shape[0] - 1
-    slot = np.int64(state >> _HALF) & mask
-    while table.slots[slot] != 0:
-        if (table.slots[slot] ^ state) & ~_LOW == 0:
-            number = np.int64(table.slots[slot] & _LOW) - 1
-            start = table.ptr[number]
-            if table.own[number] == own and table.ptr[number + 1] - start == keys.shape[0]:
-                place = 0
-                while (
-                    place < keys.shape[0]
-                    and table.keys[start + place] == keys[place]
-                    and table.counts[start + place] == counts[place]
-                ):
-                    place += 1
-                if place == keys.shape[0]:
-                    return slot, number
-        slot = (slot + 1) & mask
-    return slot, -1
-
-
-@njit(cache=True, nogil=True)
-def number_trees(
-    colors: np.ndarray, sources: np.ndarray, edges: np.ndarray, ptr: np.ndarray, arcs: np.ndarray
-) -> tuple[np.ndarray, Table]:
-    """Give nodes with equal trees, one level deeper than their colours, equal numbers.
+def tree_rows(colors: np.ndarray, sources: np.ndarray, edges: np.ndarray, ptr: np.ndarray) -> Table:
+    """Write out what the tree around each node is made of, one level deeper than its colour.
 
     Parameters
     ----------
     colors : numpy.ndarray of shape (n,), int32
         Of the nodes; -1 where unknown, and then all that depends on it is unknown.
     sources : numpy.ndarray of shape (m,), int64
-        Where each arc comes from.
+        Where each arc comes from, in the order of `arcs_by_target`.
     edges : numpy.ndarray of shape (m,), int32
-        Number of each arc's label; -1 where unknown.
-    ptr, arcs : numpy.ndarray
+        Number of each arc's label, in this order; -1 where unknown.
+    ptr : numpy.ndarray of shape (n + 1,), int64
         Of `arcs_by_target`.
 
     Returns
     -------
-    numbers : numpy.ndarray of shape (n,), int32
-        From 0, in the order of first sight.
+    Table
+        A row for each node, in order; ``own`` is -1 where the tree is unknown.
+    """
+    n_nodes, n_arcs = colors.shape[0], sources.shape[0]
+    own, rows = np.empty(n_nodes, np.int32), np.zeros(n_nodes + 1, np.int64)
+    keys, counts = np.empty(n_arcs, np.int64), np.empty(n_arcs, np.int32)
+    filled = 0
+    for node in range(n_nodes):
+        start, size = ptr[node], ptr[node + 1] - ptr[node]
+        seen = colors[node] >= 0
+        for place in range(size):
+            child, edge = np.int64(colors[sources[start + place]]), np.int64(edges[start + place])
+            seen = seen and child >= 0 and edge >= 0
+            key = edge << 32 | child
+            before = filled + place - 1
+            while size <= _FEW and before >= filled and keys[before] > key:
+                keys[before + 1] = keys[before]
+                before -= 1
+            keys[before + 1] = key
+        if size > _FEW:
+            _sort(keys, filled, filled + size)
+        own[node] = colors[node] if seen else -1
+        last = filled - 1
+        for place in range(filled, filled + size if seen else filled):
+            if last >= filled and keys[last] == keys[place]:
+                counts[last] += 1
+            else:
+                last += 1
+                keys[last] = keys[place]
+                counts[last] = 1
+        filled = last + 1
+        rows[node + 1] = filled
+    return Table(own, rows, keys[:filled].copy(), counts[:filled].copy())
+
+
+@njit(cache=True, nogil=True)
+def distinct_trees(  # noqa: C901 - why it is one function is said in it
+    own: np.ndarray, ptr: np.ndarray, keys: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, Table]:
+    """Give equal trees equal numbers.
+
+    Parameters
+    ----------
+    own, ptr, keys, counts : numpy.ndarray
+        Rows as in `Table`, of which some are equal; ``own`` is -1 where a tree is unknown.
+
+    Returns
+    -------
+    numbers : numpy.ndarray of shape (n_rows,), int32
+        From 0, in the order of first sight; -1 where unknown.
     table : Table
         What each number stands for.
     """
-    n_nodes = colors.shape[0]
-    numbers = np.empty(n_nodes, np.int32)
-    table = empty_table(n_nodes, arcs.shape[0])
-    keys, counts = _scratch(ptr)
-    known = 0
-    for node in range(n_nodes):
-        own = colors[node]
-        below = arcs[ptr[node] : ptr[node + 1]]
-        size = _gather(colors, sources, edges, below, keys, counts) if own >= 0 else -1
-        if size < 0:
-            numbers[node] = -1
-        else:
-            numbers[node] = number_tree(own, keys[:size], counts[:size], table, known)
-            known = max(known, numbers[node] + 1)
-    return numbers, first_rows(table, known)
+    # Known trees are records, one after another: number, ``own << 32 | size``, and for each child
+    # key and count. A slot holds ``hash << 32 | place + 1`` of a record, or 0. All is in one
+    # function: passing arrays around, once for each node, takes several times as long as the work.
+    n_rows = own.shape[0]
+    numbers = np.full(n_rows, -1, np.int32)
+    slots = np.zeros(_n_slots(n_rows), np.uint64)
+    records = np.empty(2 * (n_rows + keys.shape[0]), np.int64)
+    mask = np.uint64(slots.shape[0] - 1)
+    known, filled = 0, 0
+    for row in range(n_rows):
+        root, start, size = np.int64(own[row]), ptr[row], ptr[row + 1] - ptr[row]
+        if root < 0:
+            continue
+        head = root << 32 | size
+        state = _mixed(_MIX, np.uint64(head))
+        for place in range(start, start + size):
+            state = _mixed(state, np.uint64(keys[place]) + np.uint64(counts[place]) * _STIR)
+        slot, number = (state >> _HALF) & mask, np.int64(-1)
+        while slots[slot] != 0:
+            if (slots[slot] ^ state) & ~_LOW == 0:
+                record = np.int64(slots[slot] & _LOW) - 1
+                if records[record + 1] == head:
+                    place = 0
+                    while (
+                        place < size
+                        and records[record + 2 + 2 * place] == keys[start + place]
+                        and records[record + 3 + 2 * place] == counts[start + place]
+                    ):
+                        place += 1
+                    if place == size:
+                        number = records[record]
+                        break
+            slot = (slot + np.uint64(1)) & mask
+        if number < 0:
+            number = np.int64(known)
+            records[filled], records[filled + 1] = number, head
+            for place in range(size):
+                records[filled + 2 + 2 * place] = keys[start + place]
+                records[filled + 3 + 2 * place] = counts[start + place]
+            slots[slot] = (state & ~_LOW) | np.uint64(filled + 1)
+            known, filled = known + 1, filled + 2 + 2 * size
+        numbers[row] = number
+    return numbers, _table_of(records, known, filled)
 
 
 @njit(cache=True, nogil=True)
-def empty_table(n_trees: int, n_keys: int) -> Table:
-    """Return a table with room for so many trees and keys."""
-    return Table(
-        np.empty(n_trees, np.int32),
-        np.zeros(n_trees + 1, np.int64),
-        np.empty(n_keys, np.int64),
-        np.empty(n_keys, np.int32),
-        np.zeros(_n_slots(n_trees), np.uint64),
-    )
-
-
-@njit(cache=True, nogil=True, inline="always")
-def number_tree(own: int, keys: np.ndarray, counts: np.ndarray, table: Table, known: int) -> int:
-    """Return the number of a tree; if it is not in the table, add it as number ``known``."""
-    state = _tree_hash(own, keys, counts)
-    slot, number = _find_tree(state, own, keys, counts, table)
-    if number < 0:
-        number = known
-        start = table.ptr[number]
-        stop = start + keys.shape[0]
-        table.own[number] = own
-        table.keys[start:stop] = keys
-        table.counts[start:stop] = counts
-        table.ptr[number + 1] = stop
-        table.slots[slot] = (state & ~_LOW) | np.uint64(number + 1)
-    return number
-
-
-@njit(cache=True, nogil=True)
-def first_rows(table: Table, known: int) -> Table:
-    """Return a table without the room that it did not need."""
-    filled = table.ptr[known]
-    return Table(
-        table.own[:known].copy(),
-        table.ptr[: known + 1].copy(),
-        table.keys[:filled].copy(),
-        table.counts[:filled].copy(),
-        table.slots,
-    )
-
-
-@njit(cache=True, nogil=True)
-def _scratch(ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    largest = 0
-    for node in range(ptr.shape[0] - 1):
-        largest = max(largest, ptr[node + 1] - ptr[node])
-    return np.empty(largest, np.int64), np.empty(largest, np.int32)
-
-
-@njit(cache=True, nogil=True)
-def tabulate(own: np.ndarray, ptr: np.ndarray, keys: np.ndarray, counts: np.ndarray) -> Table:
-    """Return the table in which trees of known make-up are found."""
-    table = Table(own, ptr, keys, counts, np.zeros(_n_slots(own.shape[0]), np.uint64))
-    for number in range(own.shape[0]):
-        start, stop = ptr[number], ptr[number + 1]
-        state = _tree_hash(own[number], keys[start:stop], counts[start:stop])
-        slot, _ = _find_tree(state, own[number], keys[start:stop], counts[start:stop], table)
-        table.slots[slot] = (state & ~_LOW) | np.uint64(number + 1)
-    return table
-
-
-@njit(cache=True, nogil=True)
-def find_trees(
-    colors: np.ndarray,
-    sources: np.ndarray,
-    edges: np.ndarray,
-    ptr: np.ndarray,
-    arcs: np.ndarray,
-    table: Table,
-) -> np.ndarray:
-    """Return the known number of each node's tree, or -1; arguments as in `number_trees`."""
-    numbers = np.empty(colors.shape[0], np.int32)
-    keys, counts = _scratch(ptr)
-    for node in range(colors.shape[0]):
-        numbers[node] = -1
-        own = colors[node]
-        if own >= 0:
-            below = arcs[ptr[node] : ptr[node + 1]]
-            size = _gather(colors, sources, edges, below, keys, counts)
-            if size >= 0:
-                state = _tree_hash(own, keys[:size], counts[:size])
-                numbers[node] = _find_tree(state, own, keys[:size], counts[:size], table)[1]
-    return numbers
+def _table_of(records: np.ndarray, known: int, filled: int) -> Table:
+    n_keys = filled // 2 - known
+    own, ptr = np.empty(known, np.int32), np.zeros(known + 1, np.int64)
+    keys, counts = np.empty(n_keys, np.int64), np.empty(n_keys, np.int32)
+    record, written = 0, 0
+    for tree in range(known):
+        own[tree] = records[record + 1] >> 32
+        size = records[record + 1] & 0xFFFFFFFF
+        for place in range(size):
+            keys[written] = records[record + 2 + 2 * place]
+            counts[written] = records[record + 3 + 2 * place]
+            written += 1
+        ptr[tree + 1] = written
+        record += 2 + 2 * size
+    return Table(own, ptr, keys, counts)
 
 
 @njit(cache=True, nogil=True)
