@@ -152,8 +152,11 @@ class DynamicsOptions:
         problems += [f"{name} > 0 or None, got {v!r}" for name, v in given.items() if not v > 0]
         if self.ensemble not in ("nve", "nvt", "npt"):
             problems.append(f"ensemble 'nve', 'nvt' or 'npt', got {self.ensemble!r}")
-        if self.minimise_steps < 0 or not self.min_density >= 0:
-            problems.append("minimise_steps and min_density of at least 0")
+        for name in ("minimise_steps", "seed"):
+            if (value := getattr(self, name)) < 0:
+                problems.append(f"{name} >= 0, got {value!r}")
+        if not 0 <= self.min_density < 1:
+            problems.append(f"min_density from 0 to below 1, got {self.min_density!r}")
         if problems:
             raise InvalidInputError(f"Expected {'; '.join(problems)}.")
         _ = self.n_steps, self.n_equilibration

@@ -117,6 +117,7 @@ class SamplingOptions:
             "n_cut >= 0": (self.n_cut, self.n_cut >= 0),
             "interval > 0": (self.interval, self.interval > 0),
             "warmup >= 0": (self.warmup, self.warmup >= 0),
+            "seed >= 0": (self.seed, self.seed >= 0),
             f"method of {', '.join(METHODS)}": (self.method, self.method in METHODS),
         }
         for name in ("cluster_molecules", "cut_molecules", "volume_scales"):

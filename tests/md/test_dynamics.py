@@ -798,6 +798,8 @@ def test_what_is_no_blow_up_is_passed_on_and_the_run_can_go_on(tmp_path, error):
         ({"ensemble": "nph"}, "ensemble 'nve', 'nvt' or 'npt', got 'nph'"),
         ({"log_interval": 0, "n_atoms": -3}, "n_atoms > 0, got -3; log_interval > 0"),
         ({"hydrogen_mass": 0.0}, "hydrogen_mass > 0 or None"),
+        ({"minimise_steps": -1, "seed": -2}, "minimise_steps >= 0, got -1; seed >= 0, got -2"),
+        ({"min_density": 1.0}, "min_density from 0 to below 1, got 1.0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes, words):

@@ -190,6 +190,7 @@ def test_xtb_is_what_moves_atoms_by_default():
             {"cluster_molecules": (0, 3), "interval": 0.0},
             r"^Expected interval > 0, got 0.0; cluster_molecules as .*, got \(0, 3\)\.$",
         ),
+        ({"seed": -1}, r"^Expected seed >= 0, got -1\.$"),
         ({"cut_molecules": (3,)}, r"cut_molecules as a least and a greatest"),
         ({"method": "AM1"}, "method of GFN2-xTB, GFN1-xTB, IPEA1-xTB, got 'AM1'"),
     ],
