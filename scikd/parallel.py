@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from joblib import Parallel, delayed
 
 from scikd._progress import Progress, track
+from scikd.exceptions import InvalidInputError
 
 __all__ = ["fan_out"]
 
@@ -48,7 +49,14 @@ def fan_out(
     ------
     object
         ``function(*task)``, task by task.
+
+    Raises
+    ------
+    InvalidInputError
+        If ``n_jobs`` is 0.
     """
+    if n_jobs == 0:
+        raise InvalidInputError("Expected at least 1 job, or -1 for one per core; got 0.")
     results = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(function)(*task) for task in tasks
     )

@@ -24,6 +24,7 @@ from scikd.exceptions import InvalidInputError, TeacherError
 from scikd.labels import LabelStore
 from scikd.nested import nested_predict
 from scikd.out_of_fold import OutOfFold, align_classes, cross_predict, make_folds
+from scikd.parallel import fan_out
 from scikd.teachers import CallableTeacher, as_teacher
 
 X, y = load_diabetes(return_X_y=True)
@@ -272,3 +273,9 @@ def test_teachers_of_different_classes_are_refused():
         align_classes(np.ones((2, 2)) / 2, np.array([0, 3]), np.array([0, 1]), "t")
     with pytest.raises(TeacherError, match="probabilities of shape"):
         align_classes(np.ones((2, 3)) / 3, None, np.array([0, 1]), "t")
+
+
+def test_work_is_not_shared_among_no_jobs():
+    with pytest.raises(InvalidInputError, match=r"at least 1 job, or -1 .*; got 0\.$"):
+        list(fan_out(len, [("ab",)], n_jobs=0, progress=False))
+    assert list(fan_out(len, [("ab",)], n_jobs=1, progress=False)) == [2]
