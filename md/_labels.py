@@ -153,11 +153,11 @@ def group_of(atoms: Atoms, key: str | None) -> int:
     if isinstance(given, str):
         # The same text is the same number in every file.
         return int.from_bytes(hashlib.blake2b(given.encode(), digest_size=7).digest(), "big")
-    if isinstance(given, bool) or not isinstance(given, int) or given < -1:
+    if isinstance(given, bool) or not isinstance(given, int) or not -1 <= given < 2**63:
         message = (
             f"Expected info[{key or 'group'!r}], which structures of one trajectory share, as text "
-            f"or a whole number from 0; got {given!r}. Give it another name if it is something "
-            "else."
+            f"or a whole number from 0 to 2**63 - 1; got {given!r}. Give it another name if it is "
+            "something else."
         )
         raise InvalidInputError(message)
     return given

@@ -5,6 +5,7 @@ torch-sim is a package of its own, and is imported when a model is made.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scikd._extras import require
+from scikd.exceptions import InvalidInputError
 
 from ._engines import choose_engine, frozen_copy
 from .frames import AtomicBatch
@@ -56,8 +58,9 @@ class TorchSimModel(nn.Module):
     MissingExtraError
         If torch-sim is not installed.
     InvalidInputError
-        If the device is not there. On use, if a system holds an element that the model does not
-        know, or is periodic in some directions only and the model has electrostatics.
+        If the device is not there, or the total charge is not finite. On use, if a system holds an
+        element that the model does not know, or is periodic in some directions only and the model
+        has electrostatics.
 
     Notes
     -----
@@ -91,6 +94,8 @@ class TorchSimModel(nn.Module):
         total_charge: float = 0.0,
     ) -> None:
         super().__init__()
+        if not math.isfinite(total_charge):
+            raise InvalidInputError(f"Expected a finite total charge in e, got {total_charge!r}.")
         interface = require(
             "torch_sim.models.interface", extra="torch-sim", feature="A model of torch-sim"
         )

@@ -138,7 +138,7 @@ def test_a_group_is_a_number_or_text_that_becomes_the_same_number_everywhere():
     alone.info["trajectory"] = "run 3"
     assert from_ase(alone, group_key="trajectory").group.tolist() == [group[2]]
     assert from_ase(alone).group is None
-    for wrong in (1.5, -2, True, [1, 2]):
+    for wrong in (1.5, -2, True, [1, 2], 2**63):
         frames[0].info["group"] = wrong
         with pytest.raises(InvalidInputError, match=r"info\['group'\], .* got"):
             from_ase(frames)

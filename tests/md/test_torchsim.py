@@ -119,6 +119,11 @@ def test_an_element_that_is_unknown_is_refused(ts):
         model_of()(state_of(ts, [atoms]))
 
 
+def test_a_total_charge_that_is_no_number_is_refused(ts):
+    with pytest.raises(InvalidInputError, match="a finite total charge in e, got nan"):
+        model_of(total_charge=float("nan"))
+
+
 def test_without_torch_sim_the_extra_is_named(monkeypatch):
     for name in [n for n in sys.modules if n.partition(".")[0] == "torch_sim"]:
         monkeypatch.delitem(sys.modules, name)
