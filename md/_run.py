@@ -220,6 +220,12 @@ class Run:
         """Run to the end, and return the speed in ns/day."""
         options = self.options
         last = options.n_equilibration + options.n_steps
+        if self.step > last:
+            message = (
+                f"Expected a time that the run in this folder has not passed: it has done "
+                f"{self.step} steps; got one of {last}. Take another folder, or a longer time."
+            )
+            raise InvalidInputError(message)
         watch = Watch(options, self.dof, self.reference)
         watch.keep(self.atoms)
         first, started = self.step, clock.perf_counter()

@@ -198,7 +198,8 @@ def _settings(weights: Mapping[str, Tensor]) -> GETSettings:
     except KeyError as error:
         message = (
             f"Expected the arrays of a BAMBOO model, but {error} is missing; got "
-            f"{sorted(weights)[:8]}…. Export the whole state dict."
+            f"{', '.join(sorted(weights)[:8])}{', ...' if len(weights) > 8 else ''}. Export the "
+            "whole state dict."
         )
         raise InvalidInputError(message) from error
     layers = {name.split(".")[1] for name in weights if name.startswith("layers.")}

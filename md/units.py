@@ -245,6 +245,6 @@ def check_magnitudes(batch: AtomicBatch) -> None:
         message = (
             "Expected labels in Å, eV, eV/Å and eV/Å³ (stress (1/V) dE/dε, ASE's sign):\n"
             + "\n".join(found)
-            + "\nName the units of the file (units=), or convert the values."
+            + "\nName the units of the file, read_frames(..., units=...), or convert the values."
         )
         raise InvalidInputError(message)
