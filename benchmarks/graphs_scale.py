@@ -8,7 +8,6 @@ They are made as they are read, ten thousand at a time. One worker; each size in
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import ROOT, Row, peak_rss, row
+from benchmarks.harness import DATA, Row, peak_rss, row
 from scikd.graphs import load_molecules
 from scikd.graphs._union import merge
 from scikd.graphs.graphset import GraphSet
@@ -28,7 +27,6 @@ from scikd.graphs.refinement import ColorRefinement
 
 __all__ = ["run"]
 
-DATA = Path(os.environ.get("SCIKD_DATA") or ROOT.parent / "shared" / "data") / "graphs"
 SIZES = {True: (1_000, 10_000), False: (10_000, 100_000, 1_000_000)}
 AT_ONCE = 100_000  # the most that are also distilled all at once
 IN_A_SHARD = 10_000
@@ -124,7 +122,7 @@ def shards(size: int) -> list[Callable[[], GraphSet]]:
 @cache
 def molecules() -> GraphSet:
     """Return the molecules that are repeated."""
-    folder = DATA / "ogb" / "ogbg_molbace"
+    folder = DATA / "graphs" / "ogb" / "ogbg_molbace"
     return read_ogb(folder) if folder.exists() else load_molecules()
 
 
