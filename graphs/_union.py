@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ._pointers import pointers
+from ._pointers import pointers, take_runs
 from .kernels import refinement as kernels
 from .kernels.refinement import distinct_trees
 from .refinement import bit_rows, with_degrees
@@ -87,7 +87,7 @@ def reorder(
     levels = []
     for level, order, below in zip(trees.levels, orders[1:], ranks[:-1], strict=True):
         sizes = np.diff(level.ptr)[order]
-        rows = np.repeat(level.ptr[order] - pointers(sizes)[:-1], sizes) + np.arange(sizes.sum())
+        rows, _ = take_runs(level.ptr, order)
         found = _rows(
             sizes,
             below[level.own[order]],

@@ -17,6 +17,7 @@ from scikd._manifest import decode_labels, encode_labels
 from scikd.exceptions import CorruptFileError
 from scikd.persistence import load_bundle, save_bundle
 
+from ._pointers import pointers, take_runs
 from .graphset import GraphSet
 from .preparation import Preparation
 from .trees import TreeLevel, Trees, truncate
@@ -134,9 +135,7 @@ class DistilledGraphs:
     def select(self, sets: np.ndarray) -> DistilledGraphs:
         """Return some of the sets, in the order asked for, with no tree that they do not need."""
         sets = np.asarray(sets)
-        sizes = np.diff(self.ptr)[sets]
-        ptr = np.concatenate([[0], np.cumsum(sizes)])
-        entries = np.repeat(self.ptr[sets] - ptr[:-1], sizes) + np.arange(ptr[-1])
+        entries, ptr = take_runs(self.ptr, sets)
         trees, roots = self.trees.restrict(self.roots[entries])
         return replace(
             self,
@@ -334,13 +333,10 @@ def _from_arrays(
     def numbers(name: str) -> np.ndarray:
         return arrays[name].astype(np.int32)
 
-    def pointers(name: str) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum(arrays[name], dtype=np.int64)])
-
     levels = tuple(
         TreeLevel(
             own=numbers(f"own.{depth}"),
-            ptr=pointers(f"sizes.{depth}"),
+            ptr=pointers(arrays[f"sizes.{depth}"]),
             child=numbers(f"child.{depth}"),
             edge=numbers(f"edge.{depth}"),
             count=numbers(f"count.{depth}"),
@@ -357,7 +353,7 @@ def _from_arrays(
     )
     return DistilledGraphs(
         trees=trees,
-        ptr=pointers("set_sizes"),
+        ptr=pointers(arrays["set_sizes"]),
         roots=numbers("roots"),
         counts=numbers("counts"),
         y=numbers("y"),

@@ -11,7 +11,7 @@ import numpy as np
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError
 
-from ._pointers import pointers
+from ._pointers import pointers, take_runs
 
 __all__ = ["GraphSet"]
 
@@ -207,8 +207,8 @@ class GraphSet:
             If there is no graph of that number.
         """
         chosen = _chosen(indices, len(self))
-        nodes, node_ptr = _rows(self.node_ptr, chosen)
-        arcs, arc_ptr = _rows(self.arc_ptr, chosen)
+        nodes, node_ptr = take_runs(self.node_ptr, chosen)
+        arcs, arc_ptr = take_runs(self.arc_ptr, chosen)
         shift = np.repeat(node_ptr[:-1] - self.node_ptr[chosen], np.diff(arc_ptr))
         return replace(
             self,
@@ -354,13 +354,6 @@ def _chosen(indices: Any, n: int) -> np.ndarray:
         message = f"Expected numbers of graphs from 0 to {n - 1}, or {n} times bool; got {shown}."
         raise InvalidInputError(message)
     return np.where(chosen < 0, chosen + n, chosen).astype(np.int64)
-
-
-def _rows(ptr: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the chosen graphs, and where each begins among them."""
-    counts = np.diff(ptr)[chosen]
-    taken = pointers(counts)
-    return np.arange(taken[-1]) + np.repeat(ptr[chosen] - taken[:-1], counts), taken
 
 
 # ------------------------------------------------------------------------- from torch_geometric

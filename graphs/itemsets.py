@@ -22,6 +22,7 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
+from ._pointers import take_runs
 from .kernels import itemsets as kernels
 
 __all__ = ["Itemsets", "Kind", "mine", "pack", "tidsets", "weights"]
@@ -207,8 +208,7 @@ def mine(
         raise InvalidInputError(message)
     sizes = np.diff(ptr)
     order = kernels.sort_sets(ptr, items, supports, np.lexsort((sizes, -supports)))
-    sorted_ptr = np.concatenate(([0], np.cumsum(sizes[order])))
-    places = np.repeat(ptr[order] - sorted_ptr[:-1], sizes[order]) + np.arange(len(items))
+    places, sorted_ptr = take_runs(ptr, order)
     return Itemsets(sorted_ptr, frequent.astype(np.int32)[items[places]], supports[order])
 
 

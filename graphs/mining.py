@@ -11,6 +11,7 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
+from ._pointers import pointers, take_runs
 from .itemsets import Itemsets, Kind, mine, tidsets, weights
 from .kernels import transactions as kernels
 from .kernels.itemsets import count_bits
@@ -188,7 +189,7 @@ class MinedSets:
         last[:-1] = (np.diff(owner) != 0) | (np.diff(self.trees[items]) != 0)
         sizes = np.bincount(owner[last], minlength=len(head))
         return TreeSets(
-            ptr=np.concatenate([[0], np.cumsum(sizes)]),
+            ptr=pointers(sizes),
             trees=self.trees[items[last]].astype(np.int32),
             counts=self.thresholds[items[last]].astype(np.int32),
             supports=head.supports,
@@ -239,7 +240,5 @@ def sets_within(
 
 
 def _some(itemsets: Itemsets, chosen: np.ndarray) -> Itemsets:
-    sizes = np.diff(itemsets.ptr)[chosen]
-    ptr = np.concatenate([[0], np.cumsum(sizes)])
-    places = np.repeat(itemsets.ptr[chosen] - ptr[:-1], sizes) + np.arange(ptr[-1])
+    places, ptr = take_runs(itemsets.ptr, chosen)
     return Itemsets(ptr, itemsets.items[places], itemsets.supports[chosen])

@@ -22,6 +22,7 @@ import scikd
 from scikd.exceptions import InvalidInputError
 
 from ._budget import Joiner, within_budget
+from ._pointers import take_runs
 from .distilled import DistilledGraphs
 from .graphset import GraphSet
 from .itemsets import Kind
@@ -415,9 +416,7 @@ def _refuse_rare(
 def _whole_graphs(
     entries: tuple[np.ndarray, np.ndarray, np.ndarray], graphs: np.ndarray
 ) -> TreeSets:
-    sizes = np.diff(entries[0])[graphs]
-    ptr = np.concatenate([[0], np.cumsum(sizes)])
-    places = np.repeat(entries[0][graphs] - ptr[:-1], sizes) + np.arange(ptr[-1])
+    places, ptr = take_runs(entries[0], graphs)
     ones = np.ones(len(graphs))
     return TreeSets(ptr, entries[1][places], entries[2][places], ones, ones, len(graphs))
 

@@ -15,6 +15,7 @@ from scikd.exceptions import InvalidInputError
 
 from .graphset import GraphSet
 from .kernels import refinement as kernels
+from .kernels.dag import sort_by_column
 from .trees import TreeLevel, Trees
 
 __all__ = ["ColorRefinement", "bit_rows", "supports", "with_degrees"]
@@ -214,7 +215,7 @@ def _among(known: kernels.Table, rows: kernels.Table) -> np.ndarray:
 
 def _arcs(graphs: GraphSet, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return sources and labels of arcs in the order of their targets, and where each begins."""
-    ptr, arcs = kernels.arcs_by_target(graphs.n_nodes, graphs.targets)
+    ptr, arcs = sort_by_column(graphs.targets, graphs.n_nodes)
     return graphs.sources[arcs], edges[arcs], ptr
 
 

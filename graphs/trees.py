@@ -15,6 +15,8 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
+from ._pointers import pointers
+
 __all__ = ["TreeLevel", "Trees", "Unfolded", "truncate"]
 
 MOST_NODES = 50_000_000  # of trees written out in full
@@ -174,7 +176,7 @@ class Trees:
             levels.append(
                 TreeLevel(
                     own=new[depth - 1][level.own[kept[depth]]],
-                    ptr=np.concatenate([[0], np.cumsum(sizes)]),
+                    ptr=pointers(sizes),
                     child=new[depth - 1][level.child[rows]],
                     edge=new_edge[level.edge[rows]],
                     count=level.count[rows],

@@ -14,7 +14,6 @@ from numba import njit
 
 __all__ = [
     "Table",
-    "arcs_by_target",
     "count_graphs",
     "distinct_trees",
     "find_rows",
@@ -131,21 +130,6 @@ def _find_row(
 
 
 @njit(cache=True, nogil=True)
-def arcs_by_target(n_nodes: int, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``ptr`` (n_nodes + 1,) and the numbers of the arcs (m,) into each node, in order."""
-    ptr = np.zeros(n_nodes + 1, np.int64)
-    for target in targets:
-        ptr[target + 1] += 1
-    for node in range(n_nodes):
-        ptr[node + 1] += ptr[node]
-    place, arcs = ptr[:-1].copy(), np.empty(targets.shape[0], np.int64)
-    for arc in range(targets.shape[0]):
-        arcs[place[targets[arc]]] = arc
-        place[targets[arc]] += 1
-    return ptr, arcs
-
-
-@njit(cache=True, nogil=True)
 def _sort(keys: np.ndarray, start: int, stop: int) -> None:
     keys[start:stop].sort()
 
@@ -159,11 +143,11 @@ def tree_rows(colors: np.ndarray, sources: np.ndarray, edges: np.ndarray, ptr: n
     colors : numpy.ndarray of shape (n,), int32
         Of the nodes; -1 where unknown, and then all that depends on it is unknown.
     sources : numpy.ndarray of shape (m,), int64
-        Where each arc comes from, in the order of `arcs_by_target`.
+        Where each arc comes from, sorted by target.
     edges : numpy.ndarray of shape (m,), int32
         Number of each arc's label, in this order; -1 where unknown.
     ptr : numpy.ndarray of shape (n + 1,), int64
-        Of `arcs_by_target`.
+        Arcs into node v are those from ``ptr[v]`` to ``ptr[v + 1]``.
 
     Returns
     -------
