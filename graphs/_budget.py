@@ -16,7 +16,7 @@ from .mining import MinedSets, TreeSets
 from .preparation import Preparation
 from .trees import Trees
 
-__all__ = ["Joiner", "within_budget"]
+__all__ = ["Joiner", "largest", "within_budget"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def within_budget(
         )
         raise InvalidInputError(message)
     # Weights take time, and drop sets. Without them the place to search around is soon found.
-    low = _largest(0, len(owner), nearly_fits)
+    low = largest(0, len(owner), nearly_fits)
     high, step = len(owner), max(low // 16, 1)
     while low > 0 and not fits(low):
         low, high, step = max(low - step, 0), low - 1, 2 * step
@@ -145,10 +145,10 @@ def within_budget(
             high = low + step - 1
             break
         low, step = low + step, 2 * step
-    return join, joined(_largest(low, high, fits))[1]
+    return join, joined(largest(low, high, fits))[1]
 
 
-def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+def largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
     """Return the largest number that fits, where ``low`` counts as fitting."""
     while low < high:
         middle = (low + high + 1) // 2

@@ -16,6 +16,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from scikd.exceptions import InvalidInputError
 
+from ._budget import largest
 from .distilled import compact
 from .graphset import GraphSet
 from .refinement import ColorRefinement
@@ -94,18 +95,14 @@ def fill_budget(graphs: GraphSet, order: Iterable[int], budget: int) -> np.ndarr
     order = np.asarray(list(order))
     if not len(order):
         raise InvalidInputError("Expected graphs to take; the order is empty.")
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = stored_bytes(graphs.select(order[:middle])) <= budget
-        low, high = (middle, high) if fits else (low, middle - 1)
-    if low == 0:
+    taken = largest(0, len(order), lambda n: stored_bytes(graphs.select(order[:n])) <= budget)
+    if taken == 0:
         least = stored_bytes(graphs.select(order[:1]))
         message = (
             f"Expected a budget of at least {least} bytes, which one graph takes; got {budget}."
         )
         raise InvalidInputError(message)
-    return order[:low]
+    return order[:taken]
 
 
 def random_order(y: np.ndarray, seed: int) -> np.ndarray:
