@@ -96,8 +96,8 @@ class Arena:
             return None  # not one graph, or not one set of each class, fits into the budget
         if source is None:
             return None
-        data, n_bytes, soft_labels, seconds = source
-        trained = self._trained(data, readout, seed, soft_labels, whole=method == "full")
+        data, n_bytes, seconds = source
+        trained = self._trained(data, readout, seed, whole=method == "full")
         scores = {}
         for name, model in (("last", trained.model), ("best", trained.best)):
             found = evaluate_logits(predict_logits(model, self._test), self._codes(self.test))
@@ -114,20 +114,19 @@ class Arena:
     @cache  # noqa: B019 - an arena lives as long as an evaluation
     def training_set(
         self, method: str, budget: int | None, seed: int
-    ) -> tuple[MergedGraphs, int, np.ndarray | None, float] | None:
-        """Return what is trained on: merged, its bytes, soft labels, and seconds to make it."""
+    ) -> tuple[MergedGraphs | DistilledGraphs, int, float] | None:
+        """Return what is trained on, its bytes, and the seconds to make it."""
         start = perf_counter()
         if budget is None:
             data = self._merged(self.train)
-            return data, stored_bytes(self.train), None, perf_counter() - start
+            return data, stored_bytes(self.train), perf_counter() - start
         if method in ("mirage", "published", "committee"):
             distilled = self._distilled(method, budget)
             if distilled is None:
                 return None
-            seconds = perf_counter() - start
-            return distilled.merged(), distilled.n_bytes, distilled.soft_labels, seconds
+            return distilled, distilled.n_bytes, perf_counter() - start
         chosen = self.train.select(self._subset(method, seed, budget))
-        return self._merged(chosen), stored_bytes(chosen), None, perf_counter() - start
+        return self._merged(chosen), stored_bytes(chosen), perf_counter() - start
 
     def _distilled(self, method: str, budget: int) -> DistilledGraphs | None:
         n_hops = self.options.n_hops
@@ -154,7 +153,7 @@ class Arena:
     def _teachers(self) -> list[ClassifierTeacher]:
         data = self._merged(self.train)
         seeds = range(TEACHER_SEEDS, TEACHER_SEEDS + self.options.n_teachers)
-        models = [self._trained(data, "sum", seed, None, whole=True).best for seed in seeds]
+        models = [self._trained(data, "sum", seed, whole=True).best for seed in seeds]
         return [
             ClassifierTeacher(model, f"seed {seed}")
             for seed, model in zip(seeds, models, strict=True)
@@ -174,13 +173,7 @@ class Arena:
             number *= 2
 
     def _trained(
-        self,
-        data: MergedGraphs,
-        readout: str,
-        seed: int,
-        soft_labels: np.ndarray | None,
-        *,
-        whole: bool,
+        self, data: MergedGraphs | DistilledGraphs, readout: str, seed: int, *, whole: bool
     ) -> TrainedClassifier:
         options = self.options
         settings = ClassifierSettings(
@@ -192,14 +185,7 @@ class Arena:
             readout=readout,  # type: ignore[arg-type]
         )
         training = replace(options.full_training if whole else options.training, seed=seed)
-        return train_classifier(
-            data,
-            settings,
-            training,
-            validation=self._valid,
-            soft_labels=soft_labels,
-            progress=False,
-        )
+        return train_classifier(data, settings, training, validation=self._valid, progress=False)
 
     def _linear(self, method: str) -> dict[str, Any]:
         start = perf_counter()

@@ -11,6 +11,7 @@ from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.graphs import _arena
 from scikd.graphs._arena import Arena, published_within
 from scikd.graphs.baselines import fill_budget, herding, k_center, stored_bytes
+from scikd.graphs.distilled import DistilledGraphs
 from scikd.graphs.evaluation import (
     METHODS,
     Evaluation,
@@ -129,6 +130,17 @@ def test_distillation_sees_the_training_part_alone(monkeypatch):
         np.testing.assert_array_equal(
             graphs.node_features, GRAPHS.select(SPLIT["train"]).node_features
         )
+
+
+def test_networks_learn_the_labels_that_distilled_sets_have(n_trained):
+    options = replace(OPTIONS, methods=("mirage", "committee", "published"), budgets=(400,))
+    evaluate(GRAPHS, SPLIT, replace(options, seeds=1), progress=False)
+    sets = [args[0] for args in n_trained if isinstance(args[0], DistilledGraphs)]
+    shares, consensus, published = (distilled.soft_labels for distilled in sets)
+    assert published is None
+    assert len(shares) == len(sets[0])
+    assert len(consensus) == len(sets[1])
+    assert not np.array_equal(shares, consensus)
 
 
 def test_the_published_algorithm_has_the_lowest_support_that_fits():
