@@ -77,6 +77,8 @@ def _rows(name: str, evaluation: Evaluation) -> list[Row]:
             ("auc_best", "AUC, best validation"),
             ("accuracy_last", "balanced accuracy, last step"),
             ("accuracy_best", "balanced accuracy, best validation"),
+            ("calibrated_last", "balanced accuracy at thresholds of the validation, last step"),
+            ("calibrated_best", "balanced accuracy at thresholds of the validation, best"),
         ):
             mean, spread = line[score]
             rows.append(

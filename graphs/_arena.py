@@ -23,6 +23,7 @@ from .baselines import (
     stored_bytes,
     tree_model,
 )
+from .calibration import class_offsets
 from .committee import ClassifierTeacher, label_by_committee
 from .dag import MergedGraphs
 from .distilled import DistilledGraphs
@@ -98,11 +99,10 @@ class Arena:
             return None
         data, n_bytes, seconds = source
         trained = self._trained(data, readout, seed, whole=method == "full")
-        scores = {}
+        scores: dict[str, float] = {}
         for name, model in (("last", trained.model), ("best", trained.best)):
-            found = evaluate_logits(predict_logits(model, self._test), self._codes(self.test))
-            scores[f"auc_{name}"] = found["auc"]
-            scores[f"accuracy_{name}"] = found["balanced_accuracy"]
+            logits = [predict_logits(model, part) for part in (self._valid, self._test)]
+            scores |= self._judged(name, *logits)
         return {
             **scores,
             "n_bytes": n_bytes,
@@ -187,9 +187,20 @@ class Arena:
         training = replace(options.full_training if whole else options.training, seed=seed)
         return train_classifier(data, settings, training, validation=self._valid, progress=False)
 
+    def _judged(self, name: str, valid: np.ndarray, test: np.ndarray) -> dict[str, float]:
+        """Return the scores of test logits, those of validation graphs setting thresholds."""
+        y = self._codes(self.test)
+        offsets = class_offsets(valid, self._codes(self.valid))
+        found = evaluate_logits(test, y)
+        return {
+            f"auc_{name}": found["auc"],
+            f"accuracy_{name}": found["balanced_accuracy"],
+            f"calibrated_{name}": evaluate_logits(test + offsets, y)["balanced_accuracy"],
+        }
+
     def _linear(self, method: str) -> dict[str, Any]:
         start = perf_counter()
-        y = [self._codes(part) for part in (self.train, self.valid, self.test)]
+        y = [self._codes(part) for part in (self.train, self.valid)]
         if method == "size":
             features = [
                 np.column_stack([np.diff(part.node_ptr), np.diff(part.arc_ptr)])
@@ -202,12 +213,10 @@ class Arena:
             features += [histogram.transform(part) for part in (self.valid, self.test)]
             models = [tree_model(strength).fit(features[0], y[0]) for strength in STRENGTHS]
             best = max(models, key=lambda m: evaluate_logits(_logits(m, features[1]), y[1])["auc"])
-        found = evaluate_logits(_logits(best, features[2]), y[2])
+        logits = [_logits(best, part) for part in features[1:]]
         return {
-            "auc_last": found["auc"],
-            "auc_best": found["auc"],
-            "accuracy_last": found["balanced_accuracy"],
-            "accuracy_best": found["balanced_accuracy"],
+            **self._judged("last", *logits),
+            **self._judged("best", *logits),
             "n_bytes": stored_bytes(self.train),
             "n_items": len(self.train),
             "seconds_to_distil": 0.0,

@@ -157,7 +157,11 @@ def evaluation_report(
     readouts = list(dict.fromkeys(s.readout for s in evaluation.scores if s.readout != "none"))
     figures = [
         _figure(evaluation, score, what, readouts)
-        for score, what in (("auc", "AUC"), ("accuracy", "balanced accuracy"))
+        for score, what in (
+            ("auc", "AUC"),
+            ("accuracy", "balanced accuracy"),
+            ("calibrated", "balanced accuracy, thresholds set on validation graphs"),
+        )
     ]
     seeds = len({score.seed for score in evaluation.scores})
     summary = (
@@ -183,8 +187,8 @@ def plot_scores(axes: Any, evaluation: Evaluation, name: str, readout: str) -> N
         Where to draw; its horizontal axis becomes logarithmic.
     evaluation : Evaluation
         The scores.
-    name : {"auc_last", "auc_best", "accuracy_last", "accuracy_best"}
-        Which score.
+    name : str
+        Which score: "auc_last", "calibrated_best", ...
     readout : str
         Over the nodes: "sum" or "mean". Models that are no networks are drawn with any.
     """
@@ -226,7 +230,7 @@ def _figure(evaluation: Evaluation, score: str, what: str, readouts: Sequence[st
                 plot_scores(axes, evaluation, f"{score}_{moment}", readout)
                 axes.set_title(f"{readout} over nodes, {words}", fontsize=9.0)
         for axes in grid[::2]:
-            axes.set_ylabel(f"test {what}")
+            axes.set_ylabel(f"test {what.partition(',')[0]}")
         limits = [axes.get_ylim() for axes in grid]
         low, high = min(low for low, _ in limits), max(high for _, high in limits)
         for axes in grid:

@@ -14,6 +14,7 @@ from scikd.graphs.baselines import fill_budget, herding, k_center, stored_bytes
 from scikd.graphs.distilled import DistilledGraphs
 from scikd.graphs.evaluation import (
     METHODS,
+    SCORES,
     Evaluation,
     EvaluationOptions,
     evaluate,
@@ -80,7 +81,7 @@ def test_every_method_gives_rows(found):
     ]
     assert cells == expected
     for score in found.scores:
-        for name in ("auc_last", "auc_best", "accuracy_last", "accuracy_best"):
+        for name in SCORES:
             assert 0 <= getattr(score, name) <= 1
         assert score.seconds_to_train > 0
 
@@ -94,6 +95,17 @@ def test_budgets_are_kept(found):
         else:
             assert 0 < score.n_bytes <= score.budget
             assert score.n_items > 0
+
+
+def test_thresholds_are_those_of_the_validation_graphs():
+    arena = Arena(GRAPHS, SPLIT, OPTIONS)
+    y = {name: GRAPHS.y[SPLIT[name]] for name in ("valid", "test")}
+    logits = {name: 3.0 * np.eye(2)[labels] + [20.0, 0.0] for name, labels in y.items()}
+    found = arena._judged("last", logits["valid"], logits["test"])
+    assert found == {"auc_last": 1.0, "accuracy_last": 0.5, "calibrated_last": 1.0}
+    # Thresholds that would suit the test graphs do not matter.
+    moved = arena._judged("last", logits["valid"], logits["test"] + [20.0, 0.0])
+    assert moved == {"auc_last": 1.0, "accuracy_last": 0.5, "calibrated_last": 0.5}
 
 
 def test_only_random_subsets_differ_by_seed():

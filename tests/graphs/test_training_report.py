@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scikd.graphs.dag import MergedGraphs
-from scikd.graphs.evaluation import Evaluation, Score
+from scikd.graphs.evaluation import SCORES, Evaluation, Score
 from scikd.graphs.models import ClassifierSettings
 from scikd.graphs.training import ClassifierTraining, TrainedClassifier, train_classifier
 from scikd.graphs.training_report import (
@@ -26,10 +26,7 @@ figures = pytest.importorskip("matplotlib.figure")
 
 def score(method, budget, readout, seed, auc):
     """Return a score whose numbers all differ."""
-    scores = {
-        name: auc + 0.01 * k
-        for k, name in enumerate(("auc_last", "auc_best", "accuracy_last", "accuracy_best"))
-    }
+    scores = {name: auc + 0.01 * k for k, name in enumerate(SCORES)}
     sizes = {"n_bytes": budget or 9000, "n_items": 7}
     seconds = {"seconds_to_distil": 0.5, "seconds_to_train": 1.5}
     return Score(method, budget, readout, seed, **sizes, **scores, **seconds)
@@ -86,7 +83,7 @@ def test_the_page_of_a_comparison_has_figures_and_table():
     assert "Options: seeds=2." in text
     assert "2 seeds" in text
     page = report.to_html()
-    assert page.count("data:image/png;base64") == 4  # AUC and accuracy, light and dark
+    assert page.count("data:image/png;base64") == 6  # three scores, light and dark
     one = Evaluation("one", [score("full", None, "mean", 0, 0.8)])
     assert "1 seed." in " ".join(evaluation_report(one).to_text().split())
 
