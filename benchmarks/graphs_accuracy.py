@@ -92,6 +92,10 @@ def _rows(name: str, evaluation: Evaluation) -> list[Row]:
                     seconds=line["seconds_to_distil"] + line["seconds_to_train"],
                 )
             )
+        for stage in ("distil", "train"):
+            what = f"{name}, {where}, {line['method']}, {line['readout']}: to {stage}"
+            rows.append(row(f"{what}, time", line[f"seconds_to_{stage}"], "s"))
+            rows.append(row(f"{what}, peak memory", line[f"mib_to_{stage}"], "MiB"))
     return rows
 
 

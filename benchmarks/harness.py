@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NotRequired, TypedDict
+
+from scikd._memory import PeakMemory
 
 __all__ = [
     "Row",
@@ -133,26 +136,17 @@ def peak_traced(function: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def _status(key: str) -> int:
-    """Read a memory figure of this process from Linux, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    msg = f"/proc/self/status has no {key}; peak_rss needs Linux"
-    raise OSError(msg)
-
-
 def _measure(target: str, arguments: list[Any]) -> int:
     """Measure in this process what `peak_rss` asks for; it runs in the fresh one."""
     module, name = target.split(":")
     work = getattr(importlib.import_module(module), name)(*arguments)
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    before = _status("VmRSS")
-    result = work()
-    peak = _status("VmHWM")
+    with PeakMemory() as memory:
+        result = work()
     del result
-    return peak - before
+    if math.isnan(memory.n_bytes):
+        msg = "the system does not tell how much memory a process takes; peak_rss needs Linux"
+        raise OSError(msg)
+    return int(memory.n_bytes)
 
 
 def peak_rss(target: str, *arguments: Any) -> int:

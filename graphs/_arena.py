@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy import sparse
 
 from scikd.exceptions import InvalidInputError
 
+from ._cost import Cost, measured
 from .baselines import (
     TreeHistogram,
     fill_budget,
@@ -32,7 +32,13 @@ from .mirage import Mirage, parse_bytes
 from .models import ClassifierSettings
 from .preparation import Preparation
 from .shards import labels_of
-from .training import TrainedClassifier, evaluate_logits, predict_logits, train_classifier
+from .training import (
+    ClassifierTraining,
+    TrainedClassifier,
+    evaluate_logits,
+    predict_logits,
+    train_classifier,
+)
 
 if TYPE_CHECKING:
     from .evaluation import EvaluationOptions
@@ -88,6 +94,7 @@ class Arena:
         self, method: str, budget: int | None, readout: str, seed: int
     ) -> dict[str, Any] | None:
         """Train once, and return what `evaluation.Score` holds; None where nothing fits."""
+        self._warm_up()
         if method in ("size", "trees"):
             return self._linear(method)
         try:
@@ -97,8 +104,10 @@ class Arena:
             return None  # not one graph, or not one set of each class, fits into the budget
         if source is None:
             return None
-        data, n_bytes, seconds = source
-        trained = self._trained(data, readout, seed, whole=method == "full")
+        data, n_bytes, distilling = source
+        trained, training = measured(
+            lambda: self._trained(data, readout, seed, whole=method == "full")
+        )
         scores: dict[str, float] = {}
         for name, model in (("last", trained.model), ("best", trained.best)):
             logits = [predict_logits(model, part) for part in (self._valid, self._test)]
@@ -107,26 +116,36 @@ class Arena:
             **scores,
             "n_bytes": n_bytes,
             "n_items": len(data),
-            "seconds_to_distil": seconds,
+            "seconds_to_distil": distilling.seconds,
             "seconds_to_train": trained.seconds,
+            "mib_to_distil": distilling.mib,
+            "mib_to_train": training.mib,
         }
 
     @cache  # noqa: B019 - an arena lives as long as an evaluation
     def training_set(
         self, method: str, budget: int | None, seed: int
-    ) -> tuple[MergedGraphs | DistilledGraphs, int, float] | None:
-        """Return what is trained on, its bytes, and the seconds to make it."""
-        start = perf_counter()
+    ) -> tuple[MergedGraphs | DistilledGraphs, int, Cost] | None:
+        """Return what is trained on, its bytes, and what it costs to make it."""
+        # What several need is made once, and costs each of them as much as if it were alone.
+        before = Cost()
+        if method == "committee":
+            before = self._teachers[1]
+        elif method in ("herding", "k-center"):
+            before = self._histogram[1]
+        made, cost = measured(lambda: self._made(method, budget, seed))
+        return None if made is None else (*made, before.then(cost))
+
+    def _made(
+        self, method: str, budget: int | None, seed: int
+    ) -> tuple[MergedGraphs | DistilledGraphs, int] | None:
         if budget is None:
-            data = self._merged(self.train)
-            return data, stored_bytes(self.train), perf_counter() - start
+            return self._merged(self.train), stored_bytes(self.train)
         if method in ("mirage", "published", "committee"):
             distilled = self._distilled(method, budget)
-            if distilled is None:
-                return None
-            return distilled, distilled.n_bytes, perf_counter() - start
+            return None if distilled is None else (distilled, distilled.n_bytes)
         chosen = self.train.select(self._subset(method, seed, budget))
-        return self._merged(chosen), stored_bytes(chosen), perf_counter() - start
+        return self._merged(chosen), stored_bytes(chosen)
 
     def _distilled(self, method: str, budget: int) -> DistilledGraphs | None:
         n_hops = self.options.n_hops
@@ -142,7 +161,7 @@ class Arena:
             except InvalidInputError:
                 low = middle + 1
                 continue
-            found = label_by_committee(hard, self._teachers)
+            found = label_by_committee(hard, self._teachers[0])
             if found.n_bytes <= budget:
                 best, low = found, middle + 1
             else:
@@ -150,14 +169,17 @@ class Arena:
         return best
 
     @cached_property
-    def _teachers(self) -> list[ClassifierTeacher]:
-        data = self._merged(self.train)
-        seeds = range(TEACHER_SEEDS, TEACHER_SEEDS + self.options.n_teachers)
-        models = [self._trained(data, "sum", seed, whole=True).best for seed in seeds]
-        return [
-            ClassifierTeacher(model, f"seed {seed}")
-            for seed, model in zip(seeds, models, strict=True)
-        ]
+    def _teachers(self) -> tuple[list[ClassifierTeacher], Cost]:
+        def train() -> list[ClassifierTeacher]:
+            data = self._merged(self.train)
+            seeds = range(TEACHER_SEEDS, TEACHER_SEEDS + self.options.n_teachers)
+            models = [self._trained(data, "sum", seed, whole=True).best for seed in seeds]
+            return [
+                ClassifierTeacher(model, f"seed {seed}")
+                for seed, model in zip(seeds, models, strict=True)
+            ]
+
+        return measured(train)
 
     def _subset(self, method: str, seed: int, budget: int) -> np.ndarray:
         codes = self._codes(self.train)
@@ -166,7 +188,7 @@ class Arena:
         rule = herding if method == "herding" else k_center
         number = 8  # of each class; ordering takes its time, so no more than can fit
         while True:
-            order = rule(self._histogram, codes, number)
+            order = rule(self._histogram[0], codes, number)
             chosen = fill_budget(self.train, order, budget)
             if len(chosen) < len(order) or len(order) == len(self.train):
                 return chosen
@@ -175,8 +197,18 @@ class Arena:
     def _trained(
         self, data: MergedGraphs | DistilledGraphs, readout: str, seed: int, *, whole: bool
     ) -> TrainedClassifier:
+        training = self.options.full_training if whole else self.options.training
+        return train_classifier(
+            data,
+            self._settings(readout),
+            replace(training, seed=seed),
+            validation=self._valid,
+            progress=False,
+        )
+
+    def _settings(self, readout: str) -> ClassifierSettings:
         options = self.options
-        settings = ClassifierSettings(
+        return ClassifierSettings(
             n_classes=len(self.classes),
             conv=options.conv,
             n_layers=options.n_hops,
@@ -184,8 +216,20 @@ class Arena:
             dropout=options.dropout,
             readout=readout,  # type: ignore[arg-type]
         )
-        training = replace(options.full_training if whole else options.training, seed=seed)
-        return train_classifier(data, settings, training, validation=self._valid, progress=False)
+
+    @cache  # noqa: B019 - as above
+    def _warm_up(self) -> None:
+        """Compile kernels and load libraries, so that what comes first does not pay for them."""
+        one_of_each = [int(np.argmax(self._codes(self.raw) == k)) for k in range(len(self.classes))]
+        TreeHistogram(self.options.n_hops).fit_transform(self.train.select(one_of_each))
+        mirage = Mirage(self.options.n_hops, min_support=1).fit(self.raw.select(one_of_each))
+        train_classifier(
+            mirage.distilled_,
+            self._settings("sum"),
+            ClassifierTraining(steps=1),
+            validation=self._valid,
+            progress=False,
+        )
 
     def _judged(self, name: str, valid: np.ndarray, test: np.ndarray) -> dict[str, float]:
         """Return the scores of test logits, those of validation graphs setting thresholds."""
@@ -199,33 +243,39 @@ class Arena:
         }
 
     def _linear(self, method: str) -> dict[str, Any]:
-        start = perf_counter()
-        y = [self._codes(part) for part in (self.train, self.valid)]
-        if method == "size":
-            features = [
-                np.column_stack([np.diff(part.node_ptr), np.diff(part.arc_ptr)])
-                for part in (self.train, self.valid, self.test)
-            ]
-            best = size_model().fit(features[0], y[0])
-        else:
-            histogram = TreeHistogram(self.options.n_hops)
-            features = [histogram.fit_transform(self.train)]
-            features += [histogram.transform(part) for part in (self.valid, self.test)]
-            models = [tree_model(strength).fit(features[0], y[0]) for strength in STRENGTHS]
-            best = max(models, key=lambda m: evaluate_logits(_logits(m, features[1]), y[1])["auc"])
-        logits = [_logits(best, part) for part in features[1:]]
+        logits, cost = measured(self._size_logits if method == "size" else self._tree_logits)
         return {
             **self._judged("last", *logits),
             **self._judged("best", *logits),
             "n_bytes": stored_bytes(self.train),
             "n_items": len(self.train),
             "seconds_to_distil": 0.0,
-            "seconds_to_train": perf_counter() - start,
+            "seconds_to_train": cost.seconds,
+            "mib_to_distil": 0.0,
+            "mib_to_train": cost.mib,
         }
 
+    def _size_logits(self) -> list[np.ndarray]:
+        train, *others = (
+            np.column_stack([np.diff(part.node_ptr), np.diff(part.arc_ptr)])
+            for part in (self.train, self.valid, self.test)
+        )
+        model = size_model().fit(train, self._codes(self.train))
+        return [_logits(model, features) for features in others]
+
+    def _tree_logits(self) -> list[np.ndarray]:
+        histogram, y = TreeHistogram(self.options.n_hops), self._codes(self.valid)
+        train = histogram.fit_transform(self.train)
+        valid, test = (histogram.transform(part) for part in (self.valid, self.test))
+        models = [
+            tree_model(strength).fit(train, self._codes(self.train)) for strength in STRENGTHS
+        ]
+        best = max(models, key=lambda model: evaluate_logits(_logits(model, valid), y)["auc"])
+        return [_logits(best, features) for features in (valid, test)]
+
     @cached_property
-    def _histogram(self) -> sparse.csr_array:
-        return TreeHistogram(self.options.n_hops).fit_transform(self.train)
+    def _histogram(self) -> tuple[sparse.csr_array, Cost]:
+        return measured(lambda: TreeHistogram(self.options.n_hops).fit_transform(self.train))
 
     @cached_property
     def _valid(self) -> MergedGraphs:

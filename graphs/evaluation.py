@@ -29,7 +29,7 @@ from ._arena import Arena
 from .graphset import GraphSet
 from .training import ClassifierTraining
 
-__all__ = ["METHODS", "SCORES", "Evaluation", "EvaluationOptions", "Score", "evaluate"]
+__all__ = ["COSTS", "METHODS", "SCORES", "Evaluation", "EvaluationOptions", "Score", "evaluate"]
 
 METHODS = ("mirage", "published", "committee", "random", "herding", "k-center")
 """What is compared at each number of bytes; ``full``, ``size`` and ``trees`` have no budget."""
@@ -39,7 +39,13 @@ SCORES = (
 )  # fmt: skip
 """Names of the scores of a `Score`, in the order of the table."""
 
-NOTE = "At thresholds: balanced accuracy with those that suit the validation graphs best."
+COSTS = ("seconds_to_distil", "seconds_to_train", "mib_to_distil", "mib_to_train")
+"""Names of what a `Score` says of the cost."""
+
+NOTE = (
+    "At thresholds: balanced accuracy with those that suit the validation graphs best. MiB: growth "
+    "of memory at its peak."
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,12 @@ class Score:
         (`scikd.graphs.calibration.class_offsets`). What learnt on small forests ranks whole graphs,
         but its logits may lie on one side of zero.
     seconds_to_distil, seconds_to_train : float
-        To make the training data; and of the steps, without the looks at the validation graphs.
+        To make the training data, with what several methods share, and without compiling kernels;
+        and of the steps, without the looks at the validation graphs.
+    mib_to_distil, mib_to_train : float
+        By how many MiB memory grows at the peak of these stages, the looks included, over what the
+        process holds before: what is resident, whoever allocates it. NaN where the system does not
+        tell it; Linux does.
     """
 
     method: str
@@ -132,6 +143,8 @@ class Score:
     calibrated_best: float
     seconds_to_distil: float
     seconds_to_train: float
+    mib_to_distil: float
+    mib_to_train: float
 
 
 @dataclass(frozen=True)
@@ -160,7 +173,7 @@ class Evaluation:
                 values = [getattr(score, name) for score in members]
                 spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
                 row[name] = float(np.mean(values)), spread
-            for name in ("seconds_to_distil", "seconds_to_train"):
+            for name in COSTS:
                 row[name] = float(np.mean([getattr(score, name) for score in members]))
             rows.append(row)
         return rows
@@ -199,7 +212,8 @@ class Evaluation:
         columns = (
             "budget", "trained on", "readout", "bytes", "items", "AUC, last step", "AUC, best val.",
             "bal. acc., last", "bal. acc., best val.", "at thresholds, last",
-            "at thresholds, best val.", "s to distil", "s to train",
+            "at thresholds, best val.", "s to distil", "s to train", "MiB to distil",
+            "MiB to train",
         )  # fmt: skip
         rows = []
         for row in self.summary():
@@ -217,6 +231,7 @@ class Evaluation:
                     *scores,
                     f"{row['seconds_to_distil']:.2f}",
                     f"{row['seconds_to_train']:.1f}",
+                    *(f"{row[name]:.1f}" for name in ("mib_to_distil", "mib_to_train")),
                 )
             )
         seeds = max(score.seed for score in self.scores) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.graphs import _arena
 from scikd.graphs._arena import Arena, published_within
+from scikd.graphs._cost import Cost
 from scikd.graphs.baselines import fill_budget, herding, k_center, stored_bytes
 from scikd.graphs.distilled import DistilledGraphs
 from scikd.graphs.evaluation import (
+    COSTS,
     METHODS,
     SCORES,
     Evaluation,
@@ -62,12 +65,13 @@ def n_trained(monkeypatch):
         return train_classifier(*args, **options)
 
     train_classifier = _arena.train_classifier
+    monkeypatch.setattr(Arena, "_warm_up", lambda _: None)
     monkeypatch.setattr(_arena, "train_classifier", counted)
     return calls
 
 
 def without_times(scores):
-    return [replace(score, seconds_to_distil=0.0, seconds_to_train=0.0) for score in scores]
+    return [replace(score, **dict.fromkeys(COSTS, 0.0)) for score in scores]
 
 
 def test_every_method_gives_rows(found):
@@ -119,7 +123,7 @@ def test_only_random_subsets_differ_by_seed():
 @pytest.mark.parametrize(("method", "rule"), [("herding", herding), ("k-center", k_center)])
 def test_subsets_are_as_large_as_of_the_whole_order(method, rule):
     arena = Arena(GRAPHS, SPLIT, OPTIONS)
-    order = rule(arena._histogram, np.asarray(arena.train.y), len(arena.train))
+    order = rule(arena._histogram[0], np.asarray(arena.train.y), len(arena.train))
     for budget in (100, 200, 300, 10_000):
         expected = fill_budget(arena.train, order, budget)
         np.testing.assert_array_equal(arena._subset(method, 0, budget), expected)
@@ -135,6 +139,7 @@ def test_distillation_sees_the_training_part_alone(monkeypatch):
         return fit(self, graphs, *args, **options)
 
     monkeypatch.setattr(Mirage, "fit", spy)
+    monkeypatch.setattr(Arena, "_warm_up", lambda _: None)
     options = replace(OPTIONS, methods=("mirage", "published"), budgets=(400,), seeds=1)
     evaluate(GRAPHS, SPLIT, options, progress=False)
     assert seen
@@ -164,6 +169,53 @@ def test_the_published_algorithm_has_the_lowest_support_that_fits():
         more = Mirage(1, min_support=support, mode="published", max_sets=100_000).fit(graphs)
         assert more.distilled_.n_bytes > 400
     assert published_within(graphs, 1, 5) is None
+
+
+def test_what_methods_share_costs_each_of_them_as_much(monkeypatch):
+    arena = Arena(GRAPHS, SPLIT, OPTIONS)
+    stages = []
+
+    def measured(work):
+        stages.append(work)
+        return work(), Cost(10.0 ** -len(stages), 100.0 / len(stages))
+
+    monkeypatch.setattr(_arena, "measured", measured)
+    herded, centred = (arena.training_set(rule, 400, 0)[2] for rule in ("herding", "k-center"))
+    assert len(stages) == 3  # the histogram once
+    assert herded == Cost(0.1 + 0.01, 100.0)
+    assert centred == Cost(0.1 + 0.001, 100.0)
+    stages.clear()
+    small, large = (arena.training_set("committee", budget, 0)[2] for budget in (250, 400))
+    assert len(stages) == 3  # the teachers once
+    assert small == Cost(0.1 + 0.01, 100.0)
+    assert large == Cost(0.1 + 0.001, 100.0)
+
+
+def test_one_stage_after_the_other_takes_the_memory_of_the_larger():
+    assert Cost(1.0, 5.0).then(Cost(2.0, 3.0)) == Cost(3.0, 5.0)
+    assert np.isnan(Cost(1.0, np.nan).then(Cost(2.0, 3.0)).mib)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no memory is told")
+def test_the_memory_of_stages_is_that_of_what_is_done(monkeypatch):
+    train_classifier = _arena.train_classifier
+
+    def wasteful(*args, **options):
+        np.ones(8 * 2**20).sum()  # 64 MiB
+        return train_classifier(*args, **options)
+
+    monkeypatch.setattr(_arena, "train_classifier", wasteful)
+    found = Arena(GRAPHS, SPLIT, OPTIONS).score("random", 400, "sum", 0)
+    assert 60 < found["mib_to_train"] < 90
+    assert found["mib_to_distil"] < 30
+
+
+def test_what_comes_first_does_not_pay_for_compiling(monkeypatch):
+    calls = []
+    monkeypatch.setattr(Arena, "_warm_up", lambda _: calls.append("warm"))
+    monkeypatch.setattr(_arena, "measured", lambda work: calls.append("work") or (work(), Cost()))
+    Arena(GRAPHS, SPLIT, OPTIONS).score("size", None, "none", 0)
+    assert calls == ["warm", "work"]
 
 
 # ---------------------------------------------------------------------------------- going on

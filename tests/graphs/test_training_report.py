@@ -29,7 +29,8 @@ def score(method, budget, readout, seed, auc):
     scores = {name: auc + 0.01 * k for k, name in enumerate(SCORES)}
     sizes = {"n_bytes": budget or 9000, "n_items": 7}
     seconds = {"seconds_to_distil": 0.5, "seconds_to_train": 1.5}
-    return Score(method, budget, readout, seed, **sizes, **scores, **seconds)
+    memory = {"mib_to_distil": 2.0, "mib_to_train": 3.0}
+    return Score(method, budget, readout, seed, **sizes, **scores, **seconds, **memory)
 
 
 FOUND = Evaluation(
