@@ -136,6 +136,15 @@ def test_some_trees_are_the_same_trees(seed, n_hops):
     assert set(used.tolist()) == set(range(len(fewer.edge_labels)))
 
 
+def test_more_trees_than_a_small_table_holds_are_told_apart():
+    graphs = random_graphs(0, n_graphs=600, n_labels=60)
+    colors = ColorRefinement(1).fit(graphs)
+    for depth in range(2):
+        trees = [canonical(graphs, node, depth) for node in range(graphs.n_nodes)]
+        assert len(set(trees)) > 1024
+        assert one_to_one(colors[depth].tolist(), trees)
+
+
 def test_many_children_are_sorted_and_counted():
     graphs = star(100)
     refinement = ColorRefinement(2)
@@ -172,6 +181,12 @@ def test_whole_numbers_are_equal_to_floats():
     )  # fmt: skip
     refinement = ColorRefinement(2)
     np.testing.assert_array_equal(refinement.fit(graphs), refinement.transform(floats))
+
+
+def test_integers_that_floats_do_not_tell_apart_are_refused():
+    ColorRefinement(1).fit(star(3, label=-(2**53)))
+    with pytest.raises(InvalidInputError, match="Expected integer features below 2"):
+        ColorRefinement(1).fit(star(3, label=2**53 + 1))
 
 
 def test_other_numbers_of_features_are_refused():
