@@ -14,7 +14,7 @@ from numba import njit
 
 __all__ = ["Level", "count_graphs", "distinct_trees", "find_rows", "number_rows"]
 
-_FEW = 24  # below so many children, sorting by insertion is fastest
+_FEW = 16  # up to so many children, sorting by insertion is fastest
 _FEWEST_SLOTS = 512
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _STIR = np.uint64(0xBF58476D1CE4E5B9)
@@ -192,11 +192,13 @@ def distinct_trees(  # noqa: C901 - why it is one function is said above
                 sign |= child | edge
                 key = edge << 32 | child
                 state += _mixed(np.uint64(key))
-                place = keys + arc - start
-                while size <= _FEW and place > keys and records[place - 1] > key:
-                    records[place] = records[place - 1]
-                    place -= 1
-                records[place] = key
+                last = keys + arc - start
+                if size <= _FEW:  # compares all that are there, so that no branch is mispredicted
+                    for place in range(keys, last):
+                        before = records[place]
+                        records[place] = min(before, key)
+                        key = max(before, key)
+                records[last] = key
             if sign < 0:
                 continue
             if size > _FEW:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -152,6 +154,17 @@ def test_many_children_are_sorted_and_counted():
     assert [refinement.trees_.n_trees(depth) for depth in range(3)] == [1, 2, 2]
     assert sorted(refinement.trees_.levels[0].count.tolist()) == [1, 100]
     assert max(refinement.trees_.sizes()[2]) == 201
+
+
+@pytest.mark.parametrize("n_leaves", [3, 16, 17, 40])
+def test_different_children_are_the_same_in_any_order(n_leaves):
+    plain = star(n_leaves)
+    labels = np.arange(n_leaves + 1)[:, None]
+    other = np.concatenate([[0], np.random.default_rng(0).permutation(n_leaves) + 1])
+    refinement = ColorRefinement(2)
+    colors = refinement.fit(replace(plain, node_features=labels))
+    found = refinement.transform(replace(plain, node_features=labels[other]))
+    np.testing.assert_array_equal(found, colors[:, other])
 
 
 def test_auto_goes_on_until_nothing_more_is_told_apart_or_frequent():
