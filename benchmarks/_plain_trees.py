@@ -8,7 +8,11 @@ __all__ = ["count_distinct"]
 
 
 def count_distinct(graphs: GraphSet, n_hops: int) -> int:
-    """Write out the tree of every node, and count those that differ."""
+    """Write out the tree of every node, and count those that differ.
+
+    Each neighbour is a child of its own, and no tree is looked up or shared: the tree of depth
+    ``n_hops`` is written out anew from every node.
+    """
     arcs: list[list[tuple[int, tuple[float, ...]]]] = [[] for _ in range(graphs.n_nodes)]
     for source, target, features in zip(
         graphs.sources.tolist(), graphs.targets.tolist(), graphs.edge_features.tolist(), strict=True

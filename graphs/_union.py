@@ -8,14 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from ._pointers import pointers, take_runs
-from .kernels import refinement as kernels
 from .kernels.refinement import distinct_trees
-from .refinement import bit_rows, with_degrees
+from .refinement import number_labels
 from .trees import TreeLevel, Trees
 
 __all__ = ["merge", "reorder"]
-
-_LOW = 0xFFFFFFFF
 
 
 def merge(parts: Sequence[Trees]) -> Trees:
@@ -36,23 +33,23 @@ def merge(parts: Sequence[Trees]) -> Trees:
     degrees = None
     if parts[0].degrees is not None:
         degrees = np.concatenate([part.degrees for part in parts if part.degrees is not None])
-    below, first = kernels.number_rows(with_degrees(bit_rows(labels), degrees))
-    edges, first_edge = kernels.number_rows(bit_rows(edge_labels))
+    below, first = number_labels(labels, degrees)
+    edges, first_edge = number_labels(edge_labels)
     starts = pointers([len(part.labels) for part in parts])[:-1]
     start_edge = pointers([len(part.edge_labels) for part in parts])[:-1]
     levels = []
     for depth in range(parts[0].n_hops):
         same = [part.levels[depth] for part in parts]
-        own, ptr, keys, counts = _rows(
-            np.concatenate([np.diff(level.ptr) for level in same]),
+        arcs = [level.one_by_one() for level in same]
+        below, level = distinct_trees(
             below[_joined([level.own for level in same], starts)],
-            below[_joined([level.child for level in same], starts)],
-            edges[_joined([level.edge for level in same], start_edge)],
-            np.concatenate([level.count for level in same]),
+            below,
+            pointers(np.concatenate([np.diff(ptr) for ptr, _, _ in arcs])),
+            _joined([child for _, child, _ in arcs], starts),
+            edges[_joined([edge for _, _, edge in arcs], start_edge)],
         )
-        below, table = distinct_trees(own, ptr, keys, counts)
         starts = pointers([len(level) for level in same])[:-1]
-        levels.append(_level(table.own, table.ptr, table.keys, table.counts))
+        levels.append(TreeLevel(*level))
     return Trees(
         labels=labels[first],
         edge_labels=edge_labels[first_edge],
@@ -87,15 +84,18 @@ def reorder(
     levels = []
     for level, order, below in zip(trees.levels, orders[1:], ranks[:-1], strict=True):
         sizes = np.diff(level.ptr)[order]
-        rows, _ = take_runs(level.ptr, order)
-        found = _rows(
-            sizes,
-            below[level.own[order]],
-            below[level.child[rows]],
-            edges[level.edge[rows]],
-            level.count[rows],
+        rows, ptr = take_runs(level.ptr, order)
+        child, edge = below[level.child[rows]], edges[level.edge[rows]]
+        ranked = np.lexsort((child, edge, np.repeat(np.arange(len(order)), sizes)))
+        levels.append(
+            TreeLevel(
+                own=below[level.own[order]],
+                ptr=ptr,
+                child=child[ranked],
+                edge=edge[ranked],
+                count=level.count[rows][ranked],
+            )
         )
-        levels.append(_level(*found))
     ordered = replace(
         trees,
         labels=trees.labels[orders[0]],
@@ -115,22 +115,3 @@ def _inverse(order: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(order), np.int32)
     ranks[order] = np.arange(len(order))
     return ranks
-
-
-def _rows(
-    sizes: np.ndarray, own: np.ndarray, child: np.ndarray, edge: np.ndarray, count: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return trees as rows of ascending keys, of `scikd.graphs.kernels.refinement.Table`."""
-    keys = edge.astype(np.int64) << 32 | child
-    order = np.lexsort((keys, np.repeat(np.arange(len(sizes)), sizes)))
-    return own, pointers(sizes), keys[order], count[order]
-
-
-def _level(own: np.ndarray, ptr: np.ndarray, keys: np.ndarray, counts: np.ndarray) -> TreeLevel:
-    return TreeLevel(
-        own=own,
-        ptr=ptr,
-        child=(keys & _LOW).astype(np.int32),
-        edge=(keys >> 32).astype(np.int32),
-        count=counts,
-    )

@@ -18,10 +18,9 @@ from .kernels import refinement as kernels
 from .kernels.dag import sort_by_column
 from .trees import TreeLevel, Trees
 
-__all__ = ["ColorRefinement", "bit_rows", "supports", "with_degrees"]
+__all__ = ["ColorRefinement", "find_labels", "number_labels", "supports"]
 
 MOST_HOPS = 64  # "auto" stops here at the latest
-_LOW = 0xFFFFFFFF
 
 
 class ColorRefinement:
@@ -84,10 +83,11 @@ class ColorRefinement:
         if self.n_hops == "auto" and min_support is None:
             message = "n_hops='auto' stops where no tree is frequent, and so needs min_support."
             raise InvalidInputError(message)
-        rows, first = kernels.number_rows(_label_rows(graphs, self.degrees))
-        edges, first_edge = kernels.number_rows(bit_rows(graphs.edge_features))
+        degrees = graphs.degrees if self.degrees else None
+        labels, first = number_labels(graphs.node_features, degrees)
+        edges, first_edge = number_labels(graphs.edge_features)
         arcs = _arcs(graphs, edges)
-        colors: list[np.ndarray] = [rows]
+        colors: list[np.ndarray] = [labels]
         levels: list[TreeLevel] = []
         n_colors = len(first)
         for _ in range(MOST_HOPS if self.n_hops == "auto" else self.n_hops):
@@ -99,26 +99,18 @@ class ColorRefinement:
                     if levels:  # a class has nothing frequent of the deepest level
                         del colors[-1], levels[-1]
                     break
-            found, table = kernels.distinct_trees(*kernels.tree_rows(start, *arcs))
-            stable = np.array_equal(found < 0, colors[-1] < 0) and len(table.own) == n_colors
+            found, level = kernels.distinct_trees(start, start, *arcs)
+            stable = np.array_equal(found < 0, colors[-1] < 0) and len(level.own) == n_colors
             if self.n_hops == "auto" and levels and stable:
                 break
-            n_colors = len(table.own)
+            n_colors = len(level.own)
             colors.append(found)
-            levels.append(
-                TreeLevel(
-                    own=table.own,
-                    ptr=table.ptr,
-                    child=(table.keys & _LOW).astype(np.int32),
-                    edge=(table.keys >> 32).astype(np.int32),
-                    count=table.counts,
-                )
-            )
+            levels.append(TreeLevel(*level))
         self.trees_ = Trees(
             labels=graphs.node_features[first],
             edge_labels=graphs.edge_features[first_edge],
             levels=tuple(levels),
-            degrees=graphs.degrees[first] if self.degrees else None,
+            degrees=None if degrees is None else degrees[first],
             self_loops=bool((graphs.sources == graphs.targets).any()),
         )
         return np.stack(colors)
@@ -152,15 +144,11 @@ class ColorRefinement:
                     f"fitted; got {values.shape[1]}."
                 )
                 raise InvalidInputError(message)
-        known_rows = with_degrees(bit_rows(trees.labels), trees.degrees)
-        colors = [kernels.find_rows(_label_rows(graphs, self.degrees), known_rows)]
-        arcs = _arcs(
-            graphs, kernels.find_rows(bit_rows(graphs.edge_features), bit_rows(trees.edge_labels))
-        )
-        for level in trees.levels:
-            keys = level.edge.astype(np.int64) << 32 | level.child
-            table = kernels.Table(level.own, level.ptr, keys, level.count)
-            colors.append(_among(table, kernels.tree_rows(colors[-1], *arcs)))
+        degrees = graphs.degrees if self.degrees else None
+        colors = [find_labels(graphs.node_features, trees.labels, degrees, trees.degrees)]
+        arcs = _arcs(graphs, find_labels(graphs.edge_features, trees.edge_labels))
+        for depth, level in enumerate(trees.levels):
+            colors.append(_among(level, trees.n_trees(depth), colors[-1], *arcs))
         return np.stack(colors)
 
 
@@ -204,33 +192,79 @@ def _frequent(
     return np.pad(enough, ((0, 0), (0, 1)))
 
 
-def _among(known: kernels.Table, rows: kernels.Table) -> np.ndarray:
-    """Return the number of each row's tree among known, distinct ones, or -1."""
-    n_known = len(known.own)
-    both = kernels.Table(*(np.concatenate(pair) for pair in zip(known, rows, strict=True)))
-    both = both._replace(ptr=np.concatenate([known.ptr, rows.ptr[1:] + len(known.keys)]))
-    found = kernels.distinct_trees(*both)[0][n_known:]
-    return np.where(found < n_known, found, np.int32(-1))
+def _among(
+    level: TreeLevel,
+    n_below: int,
+    colors: np.ndarray,
+    ptr: np.ndarray,
+    sources: np.ndarray,
+    edges: np.ndarray,
+) -> np.ndarray:
+    """Return the number of the tree around each node among those of a level, or -1."""
+    known_ptr, child, edge = level.one_by_one()
+    found, _ = kernels.distinct_trees(
+        np.concatenate([level.own, colors]),
+        np.concatenate([np.arange(n_below, dtype=np.int32), colors]),
+        np.concatenate([known_ptr, known_ptr[-1] + ptr[1:]]),
+        np.concatenate([child, n_below + sources]),
+        np.concatenate([edge, edges]),
+    )
+    found = found[len(level) :]
+    return np.where(found < len(level), found, np.int32(-1))
 
 
 def _arcs(graphs: GraphSet, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return sources and labels of arcs in the order of their targets, and where each begins."""
+    """Return where the arcs to each node begin, and sources and labels of arcs in that order."""
     ptr, arcs = sort_by_column(graphs.targets, graphs.n_nodes)
-    return graphs.sources[arcs], edges[arcs], ptr
+    return ptr, graphs.sources[arcs], edges[arcs]
 
 
-def _label_rows(graphs: GraphSet, degrees: bool) -> np.ndarray:
-    return with_degrees(bit_rows(graphs.node_features), graphs.degrees if degrees else None)
+def number_labels(
+    features: np.ndarray, degrees: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give equal rows of features, with equal degrees, equal numbers.
+
+    Parameters
+    ----------
+    features : numpy.ndarray of shape (n, k)
+        As in `GraphSet`.
+    degrees : numpy.ndarray of shape (n,), int64, or None, default=None
+        Numbers of arcs, where they are part of the label.
+
+    Returns
+    -------
+    numbers : numpy.ndarray of shape (n,), int32
+        From 0, in the order of first sight.
+    first : numpy.ndarray of shape (n_distinct,), int64
+        Where each number was seen first.
+
+    Raises
+    ------
+    InvalidInputError
+        If integers are too large for `find_labels`.
+    """
+    if features.dtype != np.int64:
+        return kernels.number_rows(_bit_rows(features, degrees))
+    rows = np.ascontiguousarray(features).view(np.uint64)
+    numbers, first = kernels.number_rows(_with_degrees(rows, degrees))
+    _bit_rows(features[first])
+    return numbers, first
 
 
-def with_degrees(rows: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
-    """Return rows of bits with the degrees as a last column, where they are part of the label."""
-    if degrees is None:
-        return rows
-    return np.concatenate([rows, degrees.astype(np.uint64)[:, None]], axis=1)
+def find_labels(
+    features: np.ndarray,
+    known: np.ndarray,
+    degrees: np.ndarray | None = None,
+    known_degrees: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the number of each row of features among known, distinct ones, or -1; int32.
+
+    Integers are equal to floating-point numbers of the same value.
+    """
+    return kernels.find_rows(_bit_rows(features, degrees), _bit_rows(known, known_degrees))
 
 
-def bit_rows(features: np.ndarray) -> np.ndarray:
+def _bit_rows(features: np.ndarray, degrees: np.ndarray | None = None) -> np.ndarray:
     """Return features as rows of bits, uint64, that are equal exactly if the numbers are."""
     numbers = features.astype(np.float64)
     if features.dtype != np.float64 and not np.array_equal(
@@ -239,4 +273,10 @@ def bit_rows(features: np.ndarray) -> np.ndarray:
         message = "Expected integer features below 2^53, which floating-point numbers tell apart."
         raise InvalidInputError(message)
     numbers += 0.0  # turns -0.0 into 0.0
-    return np.ascontiguousarray(numbers).view(np.uint64)
+    return _with_degrees(np.ascontiguousarray(numbers).view(np.uint64), degrees)
+
+
+def _with_degrees(rows: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+    if degrees is None:
+        return rows
+    return np.concatenate([rows, degrees.astype(np.uint64)[:, None]], axis=1)

@@ -22,11 +22,10 @@ from ._pointers import pointers
 from ._union import merge, reorder
 from .graphset import GraphSet
 from .itemsets import Kind
-from .kernels.refinement import find_rows
 from .kernels.transactions import count_trees
 from .mining import ClassTransactions
 from .preparation import Preparation
-from .refinement import ColorRefinement, bit_rows, supports
+from .refinement import ColorRefinement, find_labels, supports
 from .trees import Trees
 
 __all__ = ["Shard", "ShardedGraphs", "fingerprint", "labels_of"]
@@ -381,7 +380,7 @@ def _count(number: int, shard: Shard, look: _Look, recipe: _Recipe, trees: Trees
     refinement = ColorRefinement(recipe.n_hops, degrees=recipe.degrees)
     refinement.trees_ = trees
     colors = refinement.transform(graphs)
-    edges = find_rows(bit_rows(graphs.edge_features), bit_rows(trees.edge_labels))
+    edges = find_labels(graphs.edge_features, trees.edge_labels)
     first = [_first(seen, trees.n_trees(depth)) for depth, seen in enumerate(colors)]
     ptr, held, counts = count_trees(colors[-1], graphs.node_ptr, trees.n_trees(recipe.n_hops))
     return _Counts(

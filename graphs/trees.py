@@ -55,6 +55,11 @@ class TreeLevel:
         """The tree that each child hangs on, shape (n_children,), int64."""
         return np.repeat(np.arange(len(self)), np.diff(self.ptr))
 
+    def one_by_one(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ``ptr``, ``child`` and ``edge``, with each child as often as it hangs there."""
+        child, edge = np.repeat(self.child, self.count), np.repeat(self.edge, self.count)
+        return pointers(self.count)[self.ptr], child, edge
+
 
 class Unfolded(NamedTuple):
     """A tree written out node by node, breadth first; node 0 is the root."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -136,6 +138,15 @@ def test_some_trees_are_the_same_trees(seed, n_hops):
     assert set(used.tolist()) == set(range(len(fewer.edge_labels)))
 
 
+def test_more_trees_than_a_small_table_holds_are_told_apart():
+    graphs = random_graphs(0, n_graphs=600, n_labels=60)
+    colors = ColorRefinement(1).fit(graphs)
+    for depth in range(2):
+        trees = [canonical(graphs, node, depth) for node in range(graphs.n_nodes)]
+        assert len(set(trees)) > 1024
+        assert one_to_one(colors[depth].tolist(), trees)
+
+
 def test_many_children_are_sorted_and_counted():
     graphs = star(100)
     refinement = ColorRefinement(2)
@@ -143,6 +154,17 @@ def test_many_children_are_sorted_and_counted():
     assert [refinement.trees_.n_trees(depth) for depth in range(3)] == [1, 2, 2]
     assert sorted(refinement.trees_.levels[0].count.tolist()) == [1, 100]
     assert max(refinement.trees_.sizes()[2]) == 201
+
+
+@pytest.mark.parametrize("n_leaves", [3, 16, 17, 40])
+def test_different_children_are_the_same_in_any_order(n_leaves):
+    plain = star(n_leaves)
+    labels = np.arange(n_leaves + 1)[:, None]
+    other = np.concatenate([[0], np.random.default_rng(0).permutation(n_leaves) + 1])
+    refinement = ColorRefinement(2)
+    colors = refinement.fit(replace(plain, node_features=labels))
+    found = refinement.transform(replace(plain, node_features=labels[other]))
+    np.testing.assert_array_equal(found, colors[:, other])
 
 
 def test_auto_goes_on_until_nothing_more_is_told_apart_or_frequent():
@@ -172,6 +194,12 @@ def test_whole_numbers_are_equal_to_floats():
     )  # fmt: skip
     refinement = ColorRefinement(2)
     np.testing.assert_array_equal(refinement.fit(graphs), refinement.transform(floats))
+
+
+def test_integers_that_floats_do_not_tell_apart_are_refused():
+    ColorRefinement(1).fit(star(3, label=-(2**53)))
+    with pytest.raises(InvalidInputError, match="Expected integer features below 2"):
+        ColorRefinement(1).fit(star(3, label=2**53 + 1))
 
 
 def test_other_numbers_of_features_are_refused():
