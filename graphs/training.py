@@ -145,7 +145,7 @@ def train_classifier(
     Raises
     ------
     InvalidInputError
-        If there are no classes, those of the parts differ, shapes do not fit, a loss is not
+        If there are no two classes, those of the parts differ, shapes do not fit, a loss is not
         finite, or the folder holds a training on other data or with other options.
     StorageError, CorruptFileError, SchemaError
         If a checkpoint cannot be written or read.
@@ -154,7 +154,7 @@ def train_classifier(
     if isinstance(train, DistilledGraphs):
         soft_labels = train.soft_labels if soft_labels is None else soft_labels
         train = train.merged()
-    _check_data(train, validation, model, settings)
+    _check_data(train, soft_labels, validation, model, settings)
     cut = _cut(train, settings)
     targets = _targets(train, soft_labels, settings.n_classes)
     weights = _weights(train, targets, balanced=options.balanced)
@@ -233,12 +233,20 @@ def evaluate_logits(logits: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def _check_data(
     train: MergedGraphs,
+    soft_labels: np.ndarray | None,
     validation: MergedGraphs | None,
     model: GraphClassifier | None,
     settings: ClassifierSettings,
 ) -> None:
     if train.y is None or not len(train):
         raise InvalidInputError("Expected graphs with classes to train on; got none.")
+    found = torch.unique(train.y).tolist()
+    if len(found) < 2 and soft_labels is None:
+        only = found[0] if train.classes is None else train.classes[found[0]]
+        message = (
+            f"Expected two classes to tell apart; all {len(train)} graphs are of class {only}."
+        )
+        raise InvalidInputError(message)
     if validation is not None:
         if validation.y is None or not len(validation):
             raise InvalidInputError("Expected graphs with classes to validate on; got none.")
