@@ -57,6 +57,7 @@ TrainOptions: Any = make_dataclass(
 )
 
 _STEPS = {"help": "Steps of Adam, each on the whole of a small training set."}
+_DEVICE = {"help": '"cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.'}
 _FULL_STEPS = {"help": "Steps of Adam, each on a batch of the whole training set."}
 
 EvaluateOptions: Any = make_dataclass(
@@ -72,6 +73,7 @@ EvaluateOptions: Any = make_dataclass(
             int,
             field(default=EvaluationOptions().full_training.steps, metadata=_FULL_STEPS),
         ),
+        ("device", str, field(default=EvaluationOptions().training.device, metadata=_DEVICE)),
     ],
     namespace={"__doc__": EvaluationOptions.__doc__},
     frozen=True,
@@ -99,6 +101,7 @@ def evaluation_of(options: Any) -> EvaluationOptions:
     given |= {name: tuple(given[name].split(",")) for name in ("budgets", "methods", "readouts")}
     defaults = EvaluationOptions()
     given["conv"] = given.pop("model")
-    given["training"] = replace(defaults.training, steps=given.pop("steps"))
-    given["full_training"] = replace(defaults.full_training, steps=given.pop("full_steps"))
+    steps, full_steps, device = (given.pop(name) for name in ("steps", "full_steps", "device"))
+    given["training"] = replace(defaults.training, steps=steps, device=device)
+    given["full_training"] = replace(defaults.full_training, steps=full_steps, device=device)
     return EvaluationOptions(**given)

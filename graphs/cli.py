@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,15 +23,11 @@ __all__ = ["app"]
 
 logger = logging.getLogger(__name__)
 
-DatasetName = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATASET",
-        help="Graphs: a text file or folder of TU Dortmund, a folder of OGB, a table of SMILES, or "
-        '"small-molecules", which comes with scikd.',
-        show_default=False,
-    ),
-]
+GRAPHS = (
+    "Graphs: a text file or folder of TU Dortmund, a folder of OGB, a table of SMILES, or "
+    '"small-molecules", which comes with scikd.'
+)
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help=GRAPHS, show_default=False)]
 Split = Annotated[
     str,
     typer.Option(
@@ -53,37 +47,41 @@ Label = Annotated[
 def _distill(
     options: Any,
     *,
-    dataset: DatasetName,
+    dataset: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATASET...",
+            help=f"{GRAPHS} Several are the parts of one set of data that need not fit into memory "
+            "together; a split is made of each.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)
     ],
     split: Split = "auto",
     seed: Seed = 0,
     label: Label = None,
+    n_jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--n-jobs", help="On how many of several data sets to work at once; -1: all cores."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace distilled graphs that are there.")
     ] = False,
 ) -> None:
     """Distil the graphs of a training set into a few weighted sets of trees."""
-    from ._datasets import open_dataset  # noqa: PLC0415
     from ._distill_options import mirage_of  # noqa: PLC0415
-    from .baselines import stored_bytes  # noqa: PLC0415
+    from ._distill_run import distill_from  # noqa: PLC0415
+    from .distilled import KIND  # noqa: PLC0415
     from .report import class_table, summary  # noqa: PLC0415
 
     mirage = mirage_of(options)
-    from .distilled import KIND  # noqa: PLC0415
-
+    reading = {"split": split, "seed": seed, "label": label}
     with _place_for(output, KIND, "are distilled graphs", overwrite=overwrite):
-        logger.info("Reading %s", dataset)
-        data = open_dataset(dataset, split=split, seed=seed, label=label)
-        graphs = data.part("train")
-        logger.info("Distilling %s", data.describe("train"))
-        start = time.perf_counter()
-        mirage.fit(graphs)
-        seconds = time.perf_counter() - start
-        facts = {"part": data.describe("train"), "graphs_bytes": stored_bytes(graphs)}
-        distilled = mirage.distilled_
-        distilled = replace(distilled, provenance=distilled.provenance | facts)
+        distilled, seconds = distill_from(mirage, dataset, n_jobs=n_jobs, reading=reading)
         path = distilled.save(output)
     typer.echo(f"{summary(distilled)}\nIt took {seconds:.3g} seconds.\n")
     typer.echo(class_table(distilled).to_text())

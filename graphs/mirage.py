@@ -399,6 +399,8 @@ def _refuse_rare(
     if graphs is not None and codes is not None:
         whole = ColorRefinement(n_hops, degrees=mirage.degrees)  # nothing is dropped as rare
         colors, n_trees = whole.fit(graphs)[-1], whole.trees_.n_trees(n_hops)
+        if mirage.mode == "published":
+            colors = _without_single_nodes(colors, whole.trees_)
         most = supports(colors, graphs, codes, n_trees, len(least)).max(axis=1)
         lines = [
             f"{line} (the most frequent is in {best})"
@@ -431,6 +433,8 @@ def _without_single_nodes(colors: np.ndarray, trees: Trees) -> np.ndarray:
 def _classes(graphs: GraphSet, y: Any) -> tuple[np.ndarray, np.ndarray]:
     labels = labels_of(graphs, y)
     classes, codes = np.unique(labels, return_inverse=True)
+    if not len(labels):
+        raise InvalidInputError("Expected at least one graph; got none.")
     if len(classes) < 2:
         message = f"Expected at least two classes; all {len(labels)} are of {classes.tolist()}."
         raise InvalidInputError(message)

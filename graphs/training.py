@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from scikd._atomic import new_folder
+from scikd._devices import choose_device
 from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError
 
@@ -56,6 +57,8 @@ class ClassifierTraining:
         Whether every class counts the same in the loss, however many graphs it has.
     evaluate_every : int, default=10
         Steps between two looks at the validation graphs.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
     seed : int, default=0
         Of the first weights, the batches and dropout.
     """
@@ -66,6 +69,7 @@ class ClassifierTraining:
     weight_decay: float = 1e-4
     balanced: bool = True
     evaluate_every: int = 10
+    device: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -132,21 +136,22 @@ def train_classifier(
     model : GraphClassifier or None, default=None
         A model to go on with; it is not changed. None makes one for the training data.
     folder : str, pathlib.Path or None, default=None
-        Keeps a checkpoint at each look. A call with the same data and options goes on from it, to
-        the same numbers as without a stop; one that was at its end returns at once.
+        Keeps a checkpoint at each look. A call with the same data and options goes on from it, on a
+        CPU to the same numbers as without a stop; one that was at its end returns at once.
     progress : {"auto", True, False}, default="auto"
         Whether to show progress.
 
     Returns
     -------
     TrainedClassifier
-        The model after the last step, and at the best look.
+        The model after the last step, and at the best look, both in the CPU's memory.
 
     Raises
     ------
     InvalidInputError
-        If there are no classes, those of the parts differ, shapes do not fit, a loss is not
-        finite, or the folder holds a training on other data or with other options.
+        If there are no two classes, those of the parts differ, shapes do not fit, there is no such
+        device, a loss is not finite, or the folder holds a training on other data or with other
+        options.
     StorageError, CorruptFileError, SchemaError
         If a checkpoint cannot be written or read.
     """
@@ -154,14 +159,20 @@ def train_classifier(
     if isinstance(train, DistilledGraphs):
         soft_labels = train.soft_labels if soft_labels is None else soft_labels
         train = train.merged()
-    _check_data(train, validation, model, settings)
+    _check_data(train, soft_labels, validation, model, settings)
+    device = choose_device(options.device)
     cut = _cut(train, settings)
+    if options.batch_size is None or options.batch_size >= len(cut):
+        cut = _on(cut, device)  # else batches are cut out of it here, and moved one by one
     targets = _targets(train, soft_labels, settings.n_classes)
-    weights = _weights(train, targets, balanced=options.balanced)
-    looks = None if validation is None else _cut(validation, settings)
-    with torch.random.fork_rng(devices=[]), _place_for(folder):
+    weights = _weights(train, targets, balanced=options.balanced).to(device)
+    targets = targets.to(device)
+    looks = None if validation is None else _on(_cut(validation, settings), device)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), _place_for(folder):
         torch.manual_seed(options.seed)
         model = GraphClassifier.for_data(train, settings) if model is None else copy.deepcopy(model)
+        model.to(device)
         optimiser = torch.optim.Adam(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
@@ -171,14 +182,14 @@ def train_classifier(
         for step in track(rest, total=len(rest), description="training", progress=progress):
             start = perf_counter()
             batch, rows = _batch(cut, options.batch_size, at.random)
-            loss = _step(model, optimiser, batch, targets[rows], weights[rows])
+            loss = _step(model, optimiser, _on(batch, device), targets[rows], weights[rows])
             at.step, at.seconds = step, at.seconds + perf_counter() - start
             if step % options.evaluate_every == 0 or step == options.steps:
                 _look(at, loss, looks)
                 kept.write(at)
-    model.eval()
+    model.cpu().eval()
     return TrainedClassifier(
-        model, model if at.best is None else at.best.eval(), at.history, at.seconds
+        model, model if at.best is None else at.best.cpu().eval(), at.history, at.seconds
     )
 
 
@@ -187,7 +198,8 @@ def predict_logits(model: GraphClassifier, graphs: MergedGraphs) -> np.ndarray:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits: np.ndarray = model(graphs).double().cpu().numpy()
+        device = next(model.parameters()).device
+        logits: np.ndarray = model(_on(graphs, device)).cpu().double().numpy()
     model.train(was_training)
     return logits
 
@@ -233,12 +245,20 @@ def evaluate_logits(logits: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def _check_data(
     train: MergedGraphs,
+    soft_labels: np.ndarray | None,
     validation: MergedGraphs | None,
     model: GraphClassifier | None,
     settings: ClassifierSettings,
 ) -> None:
     if train.y is None or not len(train):
         raise InvalidInputError("Expected graphs with classes to train on; got none.")
+    found = torch.unique(train.y).tolist()
+    if len(found) < 2 and soft_labels is None:
+        only = found[0] if train.classes is None else train.classes[found[0]]
+        message = (
+            f"Expected two classes to tell apart; all {len(train)} graphs are of class {only}."
+        )
+        raise InvalidInputError(message)
     if validation is not None:
         if validation.y is None or not len(validation):
             raise InvalidInputError("Expected graphs with classes to validate on; got none.")
@@ -268,7 +288,8 @@ class _Kept:
             self.path = None
             return
         self.path = Path(folder) / "checkpoint"
-        digests = [*map(digest, data), digest(at.model.state_dict())]
+        weights = {name: values.cpu() for name, values in at.model.state_dict().items()}
+        digests = [*map(digest, data), digest(weights)]
         self.settings = {**asdict(options), **asdict(at.model.settings)}
         self.settings |= dict(zip(DIGESTS, digests, strict=True))
         if self.path.exists():
@@ -287,7 +308,7 @@ def _look(at: Standing, loss: float, graphs: MergedGraphs | None) -> None:
     """Add to the history, and keep the model if it is the best."""
     entry = {"step": float(at.step), "loss": loss}
     if graphs is not None and graphs.y is not None:
-        entry |= evaluate_logits(predict_logits(at.model, graphs), graphs.y.numpy())
+        entry |= evaluate_logits(predict_logits(at.model, graphs), graphs.y.cpu().numpy())
         if entry["auc"] > at.best_auc:
             at.best, at.best_auc = copy.deepcopy(at.model), entry["auc"]
     at.history.append(entry)
@@ -317,6 +338,11 @@ def _cut(graphs: MergedGraphs, settings: ClassifierSettings) -> MergedGraphs:
     if settings.conv == "gcn" and graphs.degrees is None and graphs.n_hops > settings.n_layers:
         return graphs.truncate(settings.n_layers + 1)
     return graphs.truncate(min(graphs.n_hops, settings.n_layers))
+
+
+def _on(graphs: MergedGraphs, device: torch.device) -> MergedGraphs:
+    # Moved ones forget what they have sorted, so those that are there stay as they are.
+    return graphs if graphs.weights.device == device else graphs.to(device)
 
 
 def _batch(

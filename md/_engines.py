@@ -9,11 +9,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
+from scikd._devices import find_device
 from scikd.exceptions import InvalidInputError
 from scikd.fingerprints import fingerprint_inputs
 
 from ._half_list import HalfList
-from ._process import find_device, torch_threads
+from ._process import torch_threads
 from .frames import AtomicBatch
 from .get import GET
 from .model import ForceField

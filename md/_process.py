@@ -11,9 +11,7 @@ from typing import Any, Self
 
 import torch
 
-from scikd.exceptions import InvalidInputError
-
-__all__ = ["StopRequest", "find_device", "torch_threads"]
+__all__ = ["StopRequest", "torch_threads"]
 
 
 class StopRequest:
@@ -56,20 +54,6 @@ class StopRequest:
         if self.received is not None:
             self._restore()
             signal.raise_signal(self.received)
-
-
-def find_device(name: str) -> torch.device:
-    """Return a device of torch, or raise an error if there is none of this name here."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        message = (
-            f"Expected a device that torch can use here, such as 'cpu'; got {name!r}: {reason}"
-        )
-        raise InvalidInputError(message) from error
-    return device
 
 
 @contextmanager

@@ -16,11 +16,12 @@ import torch
 from torch import distributed
 
 from scikd._atomic import new_folder
+from scikd._devices import choose_device
 from scikd._options import plain_options
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
-from ._process import find_device, torch_threads
+from ._process import torch_threads
 from ._trainer import Trainer
 from ._training_data import FrameSet, as_batch, groups_of, plan_batches, split
 from .dispersion import D3CSO
@@ -283,7 +284,7 @@ def fit(
         If a file cannot be read or written.
     """
     with _processes() as rank, torch_threads(options.threads):
-        device = _device(options.device)
+        device = choose_device(options.device)
         chosen, held_out = _structures(options, train, validation)
         _check_labels(options.loss, chosen)
         force_field = model or _first_model(options, chosen)
@@ -453,11 +454,3 @@ def _processes() -> Iterator[int]:
         yield distributed.get_rank()
     finally:
         distributed.destroy_process_group()
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return find_device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")

@@ -133,7 +133,8 @@ def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) 
     callable
         For ``typer.Typer.command``.
     """
-    typer = require("typer", extra="md", feature="The command line")
+    import typer  # noqa: PLC0415 - makers of options that have no command do not need it
+
     flags = dict(_flags(cls, "", typer))
     keyword = inspect.Parameter.KEYWORD_ONLY
     _, *own = inspect.signature(run, eval_str=True).parameters.values()

@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_the_table_of_bad_input_is_true():
     assert len(rows) > 40
     known = {*vars(builtins), *exceptions.__all__, "NotFittedError"}
     assert {error for _, _, error, _ in rows} <= known
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_quiet")
+def test_the_commands_on_graphs_in_the_readme_run(run):
+    pytest.importorskip("torch_geometric")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = (match[2] for match in FENCE.finditer(text) if "scikd graphs" in match[2])
+    commands = [shlex.split(line, comments=True) for line in block.replace("\\\n", "").splitlines()]
+    assert [command[:3] for command in commands] == [
+        ["scikd", "graphs", name] for name in ("distill", "show", "train", "evaluate")
+    ]
+    quicker = {"train": ["--steps", "2"], "evaluate": ["--steps", "2", "--full-steps", "2"]}
+    for _, *arguments in commands:
+        code, _, err = run(*arguments, *quicker.get(arguments[1], []))
+        assert code == 0, err
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,43 @@ def test_distill_then_show(run, stars, tmp_path):
     assert page.read_text().count("<article") == 3
 
 
+def test_several_files_are_distilled_as_one(run, stars, tmp_path):
+    lines = stars.read_text().splitlines()
+    halves = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    for path, part in zip(halves, (lines[1:101], lines[101:]), strict=True):
+        path.write_text("\n".join(["20", *part]))
+    given = ["--n-hops", "2", "--min-support", "3"]
+    output = tmp_path / "halves"
+    code, out, err = run("graphs", "distill", *halves, *given, "--n-jobs", "2", "-o", output)
+    assert code == 0, err
+    assert "Distilled were the 40 graphs for training of 2 data sets." in " ".join(out.split())
+    assert run("graphs", "distill", stars, *given, "-o", tmp_path / "whole")[0] == 0
+    found, whole = (DistilledGraphs.load(tmp_path / name) for name in ("halves", "whole"))
+    assert found.arrays.keys() == whole.arrays.keys()
+    for name, values in whole.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], values)
+    assert run("graphs", "show", output, "-o", tmp_path / "page.html")[0] == 0
+
+    given += ["--split", "random", "-o", tmp_path / "split"]
+    assert run("graphs", "distill", *halves, *given)[0] == 0
+    found = DistilledGraphs.load(tmp_path / "split")
+    assert found.provenance["graphs"] == [16, 16]  # of each file 8 of 10
+
+
+def test_what_several_files_cannot_do_is_said(run, stars, tmp_path):
+    output = tmp_path / "d"
+    for given, message in (
+        ([stars, "--n-jobs", "2"], "Expected several data sets with --n-jobs"),
+        ([stars, stars, "--n-jobs", "0"], "Expected at least 1 job"),
+        ([stars, stars, "--mode", "lossless"], "need all graphs at once"),
+        ([stars, tmp_path / "nothing.txt"], "nothing.txt: No such file or folder"),
+    ):
+        code, _, err = run("graphs", "distill", *given, "-o", output)
+        assert code == 2
+        assert message in " ".join(err.split())
+        assert not output.exists()
+
+
 def test_distilled_graphs_are_replaced_only_if_asked(run, stars, tmp_path):
     output = tmp_path / "small.scikd"
     assert run("graphs", "distill", stars, "-o", output, "--n-hops", "1")[0] == 0

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from scikd.exceptions import InvalidInputError
+from scikd.graphs import training
 from scikd.graphs.dag import MergedGraphs
 from scikd.graphs.models import ClassifierSettings
 from scikd.graphs.training import (
@@ -27,7 +28,7 @@ seeds = st.integers(0, 2**32 - 1)
 SMALL = ClassifierSettings(n_layers=2, hidden_channels=8)
 # GIN adds a node to its neighbours; what it is itself has to be read out besides.
 WITH_SELF = replace(SMALL, jumping_knowledge="sum")
-FEW = ClassifierTraining(steps=6, evaluate_every=2, learning_rate=0.01)
+FEW = ClassifierTraining(steps=6, evaluate_every=2, learning_rate=0.01, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -346,3 +347,46 @@ def test_a_class_that_is_missing_gives_nan(y):
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(InvalidInputError, match="Expected finite logits"):
         evaluate_logits(np.array([[0.0, np.nan], [1.0, 0.0]]), np.array([0, 1]))
+
+
+# -------------------------------------------------------------------------------------- devices
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(InvalidInputError, match="torch can use here, .*; got 'cuda:99'"):
+        train(merged(labelled(12)), replace(FEW, device="cuda:99"))
+
+
+def test_everything_goes_to_the_device(monkeypatch):
+    # Not even the "meta" device computes a loss, so what is moved is looked at before the step.
+    seen = []
+
+    def look(model, optimiser, batch, targets, weights):
+        held = [batch.weights, batch.node_features, targets, weights, *model.parameters()]
+        seen.append({tensor.device.type for tensor in held})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_step", look)
+    for batch_size in (None, 4):
+        for device in ("cpu", "meta"):
+            options = replace(FEW, device=device, batch_size=batch_size)
+            with pytest.raises(KeyboardInterrupt):
+                train(merged(labelled(12)), options)
+            assert seen.pop() == {device}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_gpu_learns_what_a_cpu_learns(batch_size):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    data, settings = merged(labelled(12)), replace(SMALL, dropout=0.0)
+    options = replace(FEW, batch_size=batch_size)
+    ours, theirs = (
+        train_classifier(data, settings, replace(options, device=name), progress=False)
+        for name in ("cuda", "cpu")
+    )
+    for name, values in theirs.model.state_dict().items():
+        found = ours.model.state_dict()[name]
+        assert found.device.type == "cpu"
+        torch.testing.assert_close(found, values, rtol=1e-3, atol=1e-4)

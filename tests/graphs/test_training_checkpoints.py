@@ -22,7 +22,9 @@ from tests.reference.graph_trees import random_graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ClassifierSettings(n_layers=2, hidden_channels=8, dropout=0.3, norm="batch")
-OPTIONS = ClassifierTraining(steps=23, batch_size=9, evaluate_every=5, learning_rate=0.02)
+OPTIONS = ClassifierTraining(
+    steps=23, batch_size=9, evaluate_every=5, learning_rate=0.02, device="cpu"
+)
 
 
 def labelled(seed):
