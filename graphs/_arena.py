@@ -12,6 +12,7 @@ from scipy import sparse
 
 from scikd.exceptions import InvalidInputError
 
+from ._classes import labels_of
 from ._cost import Cost, measured
 from .baselines import (
     TreeHistogram,
@@ -31,7 +32,6 @@ from .graphset import GraphSet
 from .mirage import Mirage, parse_bytes
 from .models import ClassifierSettings
 from .preparation import Preparation
-from .shards import labels_of
 from .training import (
     ClassifierTraining,
     TrainedClassifier,

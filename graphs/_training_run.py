@@ -14,6 +14,7 @@ from scikd._manifest import encode_labels
 from scikd.exceptions import InvalidInputError
 from scikd.persistence import MANIFEST
 
+from ._classes import labels_of
 from ._datasets import Dataset, open_dataset
 from ._train_options import settings_of, training_of
 from .dag import MergedGraphs
@@ -93,7 +94,7 @@ def train_from(
 
 def _on_graphs(dataset: Dataset, options: Any, folder: Path | None) -> TrainingRun:
     graphs = dataset.part("train")
-    classes = np.unique(np.asarray(graphs.y))
+    classes = np.unique(labels_of(graphs))
     preparation = Preparation.of(graphs)
     settings = settings_of(options, len(classes), DEPTH)
     parts = _merged(dataset, ("train", *PARTS), preparation, classes, settings)

@@ -22,6 +22,7 @@ import scikd
 from scikd.exceptions import InvalidInputError
 
 from ._budget import Joiner, within_budget
+from ._classes import labels_of
 from ._pointers import take_runs
 from .distilled import DistilledGraphs
 from .graphset import GraphSet
@@ -30,7 +31,7 @@ from .kernels.transactions import count_trees
 from .mining import ClassTransactions, TreeSets, sets_within
 from .preparation import Preparation
 from .refinement import ColorRefinement, supports
-from .shards import Shard, ShardedGraphs, fingerprint, labels_of
+from .shards import Shard, ShardedGraphs, fingerprint
 from .trees import Trees
 
 __all__ = ["Mirage", "parse_bytes"]

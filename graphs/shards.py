@@ -18,6 +18,7 @@ import numpy as np
 from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out
 
+from ._classes import labels_of
 from ._pointers import pointers
 from ._union import merge, reorder
 from .graphset import GraphSet
@@ -28,7 +29,7 @@ from .preparation import Preparation
 from .refinement import ColorRefinement, find_labels, supports
 from .trees import Trees
 
-__all__ = ["Shard", "ShardedGraphs", "fingerprint", "labels_of"]
+__all__ = ["Shard", "ShardedGraphs", "fingerprint"]
 
 Shard = Callable[[], GraphSet | Iterable[Any]]
 
@@ -252,37 +253,6 @@ class ShardedGraphs:
             for number, (shard, look) in enumerate(zip(self.shards, self.looks, strict=True))
         ]
         return fan_out(function, tasks, n_jobs=self.n_jobs, description=description)
-
-
-def labels_of(graphs: GraphSet, y: Any = None) -> np.ndarray:
-    """Return the class of each graph.
-
-    Parameters
-    ----------
-    graphs : GraphSet
-        The graphs.
-    y : array-like of shape (n_graphs,) or None, default=None
-        Classes, where they are not those of the data set.
-
-    Raises
-    ------
-    InvalidInputError
-        If a graph has none.
-    """
-    labels = graphs.y if y is None else np.asarray(y)
-    if labels is None:
-        raise InvalidInputError("Expected a class for each graph, as y or in the data; got none.")
-    if labels.shape != (len(graphs),):
-        message = f"Expected y of shape ({len(graphs)},), one class a graph; got {labels.shape}."
-        raise InvalidInputError(message)
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        missing = np.flatnonzero(np.isnan(labels))
-        message = (
-            f"Expected a class for each graph; {len(missing)} have NaN, the first is graph "
-            f"{missing[0]}. Leave them out with select()."
-        )
-        raise InvalidInputError(message)
-    return labels
 
 
 def fingerprint(graphs: GraphSet, codes: np.ndarray) -> str:

@@ -336,7 +336,10 @@ def test_labels_that_mean_nothing_are_refused(graphs):
     for y, message in (
         (np.zeros(n_graphs), r"at least two classes; all 60 are of \[0.0\]"),
         (np.arange(3), r"Expected y of shape \(60,\).*got \(3,\)"),
-        (np.where(np.arange(n_graphs) == 4, np.nan, 1.0), "1 have NaN, the first is graph 4"),
+        (np.where(np.arange(n_graphs) == 4, np.nan, 1.0), "1 have NaN or None, the first is"),
+        (np.array(["a", None] * 30, dtype=object), "30 have NaN or None, the first is graph 1"),
+        (np.array(["a", 1] * 30, dtype=object), "classes of one type"),
+        (np.arange(n_graphs) / 4, "45 of 60 labels are measured numbers such as 0.25"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             Mirage(1).fit(graphs, y)
