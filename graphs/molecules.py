@@ -142,10 +142,12 @@ def molecule_graphs(
     Raises
     ------
     InvalidInputError
-        If a SMILES cannot be read, or none of them can.
+        If there are none, one cannot be read, or none of them can.
     MissingExtraError
         If RDKit is not installed.
     """
+    if not len(smiles):
+        raise InvalidInputError("Expected at least one SMILES; got none.")
     chem = require("rdkit.Chem", extra="molecules", feature="Reading SMILES")
     base = require("rdkit.rdBase", extra="molecules", feature="Reading SMILES")
     sizes: list[int] = []

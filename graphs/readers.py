@@ -455,6 +455,12 @@ def read_smiles(path: str | Path, *, smiles: str = "auto", label: str | None = N
         smiles = next((name for name in names if str(name).lower() == "smiles"), smiles)
     if label is None and len(names) == 2:
         label = next((name for name in names if name != smiles), None)
+    if smiles == "auto":
+        message = (
+            f"Expected a column called smiles in {path}; its columns, parted by commas, are "
+            f"{', '.join(map(str, names))}. Rename the one with SMILES, or name it: smiles=."
+        )
+        raise InvalidInputError(message)
     if smiles not in names or (label is None and len(names) > 1) or label not in {None, *names}:
         raise InvalidInputError(
             f"Expected smiles= and label= to be two of the columns {', '.join(map(str, names))} of "

@@ -124,6 +124,11 @@ def test_what_is_no_molecule_is_refused_or_left_out(rdkit, smiles, capfd, caplog
     assert capfd.readouterr().err == "", "RDKit writes to standard error"
 
 
+def test_no_molecules_are_refused(rdkit):
+    with pytest.raises(InvalidInputError, match="at least one SMILES; got none"):
+        molecule_graphs([])
+
+
 def test_without_rdkit_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "rdkit", None)
     monkeypatch.delitem(sys.modules, "rdkit.Chem", raising=False)

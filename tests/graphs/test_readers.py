@@ -460,7 +460,9 @@ def test_rows_that_are_no_molecules_are_left_out_and_counted(table, caplog):
 @pytest.mark.parametrize(
     ("content", "options", "says"),
     [
-        ("mol,a\nC,1\n", {}, "two of the columns mol, a of .*; got 'auto'"),
+        ("mol,a\nC,1\n", {}, "a column called smiles in .*; its columns, .*, are mol, a. Rename"),
+        ("smiles;a\nC;1\n", {}, "parted by commas, are smiles;a. Rename"),
+        ("smiles,a\n", {}, "at least one SMILES; got none"),
         ("smiles,a,b\nC,1,2\n", {}, "columns smiles, a, b of .*; got 'smiles' and None"),
         ("smiles,a\nC,1\n", {"label": "b"}, "got 'smiles' and 'b'"),
         ("smiles,a\nC,1\n", {"smiles": "mol"}, "got 'mol' and 'smiles'"),
