@@ -1,6 +1,5 @@
 """scikit-learn's own checks of every estimator of stacking."""
 
-import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from scikd.stacking import (
