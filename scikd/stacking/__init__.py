@@ -11,13 +11,17 @@ from scikd.stacking.combiners import (
     NonNegativeCombiner,
     SimplexCombiner,
 )
+from scikd.stacking.diagnostics import Conditioning
 from scikd.stacking.elastic_net import ElasticNetCombiner
+from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
+from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
 __all__ = [
     "BestSingle",
+    "Conditioning",
     "ElasticNetCombiner",
     "Gram",
     "GreedySelection",
@@ -25,7 +29,10 @@ __all__ = [
     "LeastSquares",
     "LinearCombiner",
     "MeanCombiner",
+    "MetaFeatures",
     "NonNegativeCombiner",
+    "RedundancyFilter",
+    "RedundantModel",
     "ShrunkRidge",
     "SimplexCombiner",
 ]

@@ -9,7 +9,9 @@ from scikd.stacking import (
     InverseErrorCombiner,
     LeastSquares,
     MeanCombiner,
+    MetaFeatures,
     NonNegativeCombiner,
+    RedundancyFilter,
     ShrunkRidge,
     SimplexCombiner,
 )
@@ -29,7 +31,14 @@ COMBINERS = [
 ]
 
 
-@parametrize_with_checks(COMBINERS)
+TRANSFORMERS = [
+    MetaFeatures(),
+    RedundancyFilter(),
+    RedundancyFilter(rule="published", variance=0.0),
+]
+
+
+@parametrize_with_checks([*COMBINERS, *TRANSFORMERS])
 def test_scikit_learn_conformance(estimator, check):
     """All of scikit-learn's own checks."""
     check(estimator)
