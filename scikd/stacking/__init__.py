@@ -11,25 +11,32 @@ from scikd.stacking.combiners import (
     NonNegativeCombiner,
     SimplexCombiner,
 )
+from scikd.stacking.comparison import Comparison, Interval
+from scikd.stacking.detector import HeldOutCheck
 from scikd.stacking.diagnostics import Conditioning
 from scikd.stacking.elastic_net import ElasticNetCombiner
 from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
+from scikd.stacking.meta import MetaRegressor
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
 __all__ = [
     "BestSingle",
+    "Comparison",
     "Conditioning",
     "ElasticNetCombiner",
     "Gram",
     "GreedySelection",
+    "HeldOutCheck",
+    "Interval",
     "InverseErrorCombiner",
     "LeastSquares",
     "LinearCombiner",
     "MeanCombiner",
     "MetaFeatures",
+    "MetaRegressor",
     "NonNegativeCombiner",
     "RedundancyFilter",
     "RedundantModel",
