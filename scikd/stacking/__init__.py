@@ -16,6 +16,7 @@ from scikd.stacking.elastic_net import ElasticNetCombiner
 from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
+from scikd.stacking.published import PublishedMember, PublishedStack
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
@@ -31,6 +32,8 @@ __all__ = [
     "MeanCombiner",
     "MetaFeatures",
     "NonNegativeCombiner",
+    "PublishedMember",
+    "PublishedStack",
     "RedundancyFilter",
     "RedundantModel",
     "ShrunkRidge",
