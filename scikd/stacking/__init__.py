@@ -19,6 +19,7 @@ from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
 from scikd.stacking.meta import MetaRegressor
+from scikd.stacking.published import PublishedMember, PublishedStack
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
@@ -38,6 +39,8 @@ __all__ = [
     "MetaFeatures",
     "MetaRegressor",
     "NonNegativeCombiner",
+    "PublishedMember",
+    "PublishedStack",
     "RedundancyFilter",
     "RedundantModel",
     "ShrunkRidge",
