@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from scikd.stacking.gram import Gram
+from scikd.stacking.log_pool import LogPool
+from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
 
-__all__ = ["Gram"]
+__all__ = ["BestPool", "Gram", "GreedyPool", "LinearPool", "LogPool", "MeanPool"]
