@@ -46,3 +46,7 @@ __all__ = [
     "ShrunkRidge",
     "SimplexCombiner",
 ]
+from scikd.stacking.log_pool import LogPool
+from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
+
+__all__ = ["BestPool", "Gram", "GreedyPool", "LinearPool", "LogPool", "MeanPool"]
