@@ -18,24 +18,33 @@ from scikd.stacking.elastic_net import ElasticNetCombiner
 from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
+from scikd.stacking.log_pool import LogPool
 from scikd.stacking.meta import MetaRegressor
+from scikd.stacking.meta_classifier import MetaClassifier
+from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
 from scikd.stacking.published import PublishedMember, PublishedStack
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
 __all__ = [
+    "BestPool",
     "BestSingle",
     "Comparison",
     "Conditioning",
     "ElasticNetCombiner",
     "Gram",
+    "GreedyPool",
     "GreedySelection",
     "HeldOutCheck",
     "Interval",
     "InverseErrorCombiner",
     "LeastSquares",
     "LinearCombiner",
+    "LinearPool",
+    "LogPool",
     "MeanCombiner",
+    "MeanPool",
+    "MetaClassifier",
     "MetaFeatures",
     "MetaRegressor",
     "NonNegativeCombiner",
@@ -46,7 +55,3 @@ __all__ = [
     "ShrunkRidge",
     "SimplexCombiner",
 ]
-from scikd.stacking.log_pool import LogPool
-from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
-
-__all__ = ["BestPool", "Gram", "GreedyPool", "LinearPool", "LogPool", "MeanPool"]
