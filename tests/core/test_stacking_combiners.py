@@ -376,6 +376,9 @@ def test_groups_and_folds_are_routed():
         searched = GridSearchCV(combiner, {"alphas": [[1e-3, 1.0], [1.0, 10.0]]}, cv=3)
         searched.fit(P, y, fold=fold, groups=np.arange(80) // 2)
     assert searched.best_estimator_.path_.losses.shape == (2,)
+    asked = set(ShrunkRidge().get_metadata_routing().fit.requests)
+    assert asked == {"sample_weight", "fold", "groups", "row_id"}
+    assert not hasattr(ShrunkRidge(), "set_predict_request")
 
 
 @unchanged
