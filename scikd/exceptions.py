@@ -12,7 +12,8 @@ Each is also the builtin that a caller would think of catching::
     └── MissingExtraError     (ImportError)   an optional dependency is not installed
 
     ScikdWarning              (UserWarning)
-    └── DistillationWarning                   distilling is expected to hurt, or was declined
+    ├── DistillationWarning                   distilling is expected to hurt, or was declined
+    └── StackingWarning                       a combiner was found to overfit, and was declined
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "SchemaError",
     "ScikdError",
     "ScikdWarning",
+    "StackingWarning",
     "StorageError",
     "TeacherError",
 ]
@@ -69,3 +71,7 @@ class ScikdWarning(UserWarning):
 
 class DistillationWarning(ScikdWarning):
     """Distilling is expected to hurt, or was declined."""
+
+
+class StackingWarning(ScikdWarning):
+    """A combiner was found to overfit, and was declined."""
