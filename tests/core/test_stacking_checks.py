@@ -1,0 +1,36 @@
+"""scikit-learn's own checks of every estimator of stacking."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from scikd.stacking import (
+    BestSingle,
+    ElasticNetCombiner,
+    GreedySelection,
+    InverseErrorCombiner,
+    LeastSquares,
+    MeanCombiner,
+    NonNegativeCombiner,
+    ShrunkRidge,
+    SimplexCombiner,
+)
+
+COMBINERS = [
+    MeanCombiner(),
+    BestSingle(),
+    InverseErrorCombiner(),
+    LeastSquares(),
+    NonNegativeCombiner(),
+    SimplexCombiner(),
+    ShrunkRidge(),
+    ShrunkRidge(cv="fold", random_state=0),
+    GreedySelection(n_steps=20),
+    GreedySelection(n_steps=20, n_bags=3, random_state=0),
+    ElasticNetCombiner(random_state=0),
+]
+
+
+@parametrize_with_checks(COMBINERS)
+def test_scikit_learn_conformance(estimator, check):
+    """All of scikit-learn's own checks."""
+    check(estimator)
