@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.linear_model import RidgeCV
+from threadpoolctl import threadpool_limits
 
 from benchmarks._stacking_ours import GREEDY, OURS, PENALTIES, STAGES
 from benchmarks._stacking_peers import ask, environment
@@ -27,16 +28,17 @@ LARGEST_FOR_PEER = 100_000
 
 
 def speed_rows(name: str, pool: Pool) -> Iterator[Row]:
-    """Time our combiners of a regression pool beside those that do the same."""
+    """Time our combiners of a regression pool, one thread, beside those that do the same."""
     makers = OURS["regression"]
     for key, make in makers.items():
-        ours, theirs = alternate(
-            [
-                lambda make=make: _fit(make(), pool),
-                lambda: RidgeCV(PENALTIES).fit(pool.P, pool.y),
-            ],
-            REPEATS,
-        )
+        with threadpool_limits(1):
+            ours, theirs = alternate(
+                [
+                    lambda make=make: _fit(make(), pool),
+                    lambda: RidgeCV(PENALTIES).fit(pool.P, pool.y),
+                ],
+                REPEATS,
+            )
         yield row(f"{name}, fit: {key}", ours, "s", LAST_STEP, theirs, repeats=REPEATS)
     if environment() is not None:
         for peer, key in GREEDY.items():
@@ -55,7 +57,8 @@ def _greedy_row(name: str, pool: Pool, peer: str, key: str) -> Row:
     ours, theirs = [], []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        _fit(make(), pool)
+        with threadpool_limits(1):
+            _fit(make(), pool)
         ours.append(time.perf_counter() - start)
         answer = ask(pool, [peer])[peer]
         theirs.append(answer.seconds)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from benchmarks import _stacking_pools as pools
 from benchmarks._stacking_ours import OURS
@@ -88,9 +89,10 @@ def contest(name: str, n_splits: int, only: Sequence[str] | None = None) -> Cont
     for split in range(n_splits):
         pool = load_pool(name, split, only)
         task = "classification" if pool.classes else "regression"
-        answers = {key: combine(pool) for key, combine in peers(pool.classes).items()}
-        answers |= answers_of_others(pool, pools.RUNS / name / f"answers-{split}")
-        answers |= {key: _ours(pool, make()) for key, make in OURS[task].items()}
+        answers = answers_of_others(pool, pools.RUNS / name / f"answers-{split}")
+        with threadpool_limits(1):
+            answers |= {key: combine(pool) for key, combine in peers(pool.classes).items()}
+            answers |= {key: _ours(pool, make()) for key, make in OURS[task].items()}
         losses.append(
             {key: row_losses(pool.y_test, one.prediction) for key, one in answers.items()}
         )
