@@ -25,6 +25,7 @@ __all__ = [
     "Stack",
     "check_sample_weight",
     "check_weights",
+    "class_doubt",
     "per_sample",
     "simplex_solution",
     "simplex_weights",
@@ -355,7 +356,7 @@ class OnePass(Combination):
             return Aggregate(mean, std, {"variance": per_sample(std)})
         statistics = self._classes.finish()
         return Aggregate(
-            self._pool(statistics), std, {"variance": per_sample(std), **_class_doubt(statistics)}
+            self._pool(statistics), std, {"variance": per_sample(std), **class_doubt(statistics)}
         )
 
 
@@ -410,7 +411,7 @@ def _check_probabilities(values: np.ndarray, index: int) -> None:
         raise InvalidInputError(message)
 
 
-def _class_doubt(statistics: Any) -> dict[str, np.ndarray]:
+def class_doubt(statistics: Any) -> dict[str, np.ndarray]:
     """Disagreement of classifiers; entropies in nats."""
     mean = statistics.mean
     entropy = -xlogy(mean, mean).sum(axis=1)

@@ -11,13 +11,18 @@ from scikd.stacking.combiners import (
     NonNegativeCombiner,
     SimplexCombiner,
 )
+from scikd.stacking.diagnostics import Conditioning
 from scikd.stacking.elastic_net import ElasticNetCombiner
+from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
+from scikd.stacking.published import PublishedMember, PublishedStack
+from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
 __all__ = [
     "BestSingle",
+    "Conditioning",
     "ElasticNetCombiner",
     "Gram",
     "GreedySelection",
@@ -25,7 +30,12 @@ __all__ = [
     "LeastSquares",
     "LinearCombiner",
     "MeanCombiner",
+    "MetaFeatures",
     "NonNegativeCombiner",
+    "PublishedMember",
+    "PublishedStack",
+    "RedundancyFilter",
+    "RedundantModel",
     "ShrunkRidge",
     "SimplexCombiner",
 ]

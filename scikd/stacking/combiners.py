@@ -200,9 +200,11 @@ class LinearCombiner(RegressorMixin, BaseEstimator, ABC):
                 raise InvalidInputError(message)
             if reset:
                 self.feature_names_in_ = np.asarray(predictions.names, dtype=object)
-            known = tuple(getattr(self, "feature_names_in_", predictions.names))
-            if known != predictions.names or (not reset and len(known) != self.n_features_in_):
-                message = f"Expected the models {list(known)}; got {list(predictions.names)}."
+            known = list(getattr(self, "feature_names_in_", predictions.names))
+            count = len(known) if reset else self.n_features_in_
+            if known != list(predictions.names) or count != len(known):
+                expected = known if hasattr(self, "feature_names_in_") else f"{count} without names"
+                message = f"Expected the models {expected}; got {list(predictions.names)}."
                 raise InvalidInputError(message)
             return predictions, y
         options: dict[str, Any] = {

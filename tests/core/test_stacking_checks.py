@@ -1,6 +1,5 @@
 """scikit-learn's own checks of every estimator of stacking."""
 
-import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from scikd.stacking import (
@@ -10,7 +9,10 @@ from scikd.stacking import (
     InverseErrorCombiner,
     LeastSquares,
     MeanCombiner,
+    MetaFeatures,
     NonNegativeCombiner,
+    PublishedStack,
+    RedundancyFilter,
     ShrunkRidge,
     SimplexCombiner,
 )
@@ -30,7 +32,16 @@ COMBINERS = [
 ]
 
 
-@parametrize_with_checks(COMBINERS)
+TRANSFORMERS = [
+    MetaFeatures(),
+    RedundancyFilter(),
+    RedundancyFilter(rule="published", variance=0.0),
+]
+
+RECIPES = [PublishedStack(n_folds=2, inner_folds=2)]
+
+
+@parametrize_with_checks([*COMBINERS, *TRANSFORMERS, *RECIPES])
 def test_scikit_learn_conformance(estimator, check):
     """All of scikit-learn's own checks."""
     check(estimator)
