@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
-from benchmarks._stacking_ours import GREEDY, OURS, PENALTIES, STAGES
+from benchmarks._stacking_ours import DEFAULT, GREEDY, OURS, PENALTIES, PUBLISHED, STAGES, fit
 from benchmarks._stacking_peers import ask, environment
 from benchmarks._stacking_pools import Pool
 from benchmarks.harness import Row, alternate, peak_rss, row
+from tests.reference import stacking_published
 
-__all__ = ["scale_rows", "speed_rows"]
+__all__ = ["published_rows", "scale_rows", "speed_rows"]
 
 REPEATS = 3
 N_MODELS = 72
@@ -31,10 +32,12 @@ def speed_rows(name: str, pool: Pool) -> Iterator[Row]:
     """Time our combiners of a regression pool, one thread, beside those that do the same."""
     makers = OURS["regression"]
     for key, make in makers.items():
+        if key == PUBLISHED:
+            continue
         with threadpool_limits(1):
             ours, theirs = alternate(
                 [
-                    lambda make=make: _fit(make(), pool),
+                    lambda make=make: fit(make(), pool),
                     lambda: RidgeCV(PENALTIES).fit(pool.P, pool.y),
                 ],
                 REPEATS,
@@ -46,19 +49,15 @@ def speed_rows(name: str, pool: Pool) -> Iterator[Row]:
                 yield _greedy_row(name, pool, peer, key)
 
 
-def _fit(model: Any, pool: Pool) -> Any:
-    return model.fit(pool.P, pool.y, fold=pool.fold, row_id=pool.row_id)
-
-
 def _greedy_row(name: str, pool: Pool, peer: str, key: str) -> Row:
     """Fit in turns, the peer in its own process, whose start and imports do not count."""
     make = OURS["regression"][key]
-    model = _fit(make(), pool)  # compiles
+    model = fit(make(), pool)  # compiles
     ours, theirs = [], []
     for _ in range(REPEATS):
         start = time.perf_counter()
         with threadpool_limits(1):
-            _fit(make(), pool)
+            fit(make(), pool)
         ours.append(time.perf_counter() - start)
         answer = ask(pool, [peer])[peer]
         theirs.append(answer.seconds)
@@ -72,10 +71,23 @@ def _greedy_row(name: str, pool: Pool, peer: str, key: str) -> Row:
     )
 
 
+def published_rows(name: str, pool: Pool) -> Iterator[Row]:
+    """Run the published recipe once as it was published; that takes minutes."""
+    start = time.perf_counter()
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the original does not converge either
+        stacking_published.fit(pool.P, pool.y)
+        theirs = time.perf_counter() - start
+        for key in (DEFAULT, PUBLISHED):
+            make = OURS["regression"][key]
+            (ours,) = alternate([lambda make=make: fit(make(), pool)], REPEATS)  # type: ignore[misc]
+            yield row(f"{name}, fit: {key}", ours, "s", "recipe as published", theirs)
+
+
 def scale_rows(sizes: tuple[int, ...]) -> Iterator[Row]:
     """Fit 72 models on more and more rows, each in a fresh process, once it has compiled."""
-    for key in (*OURS["regression"], *STAGES, LAST_STEP):
-        for n_rows in sizes:
+    for key in (*STAGES, *OURS["regression"], LAST_STEP):
+        for n_rows in sizes if key != PUBLISHED else ():
             if key == LAST_STEP and n_rows > LARGEST_FOR_PEER:
                 continue
             with tempfile.TemporaryDirectory() as folder:
@@ -99,16 +111,16 @@ def prepare(key: str, n_rows: int, clock: str) -> Callable[[], object]:
     P *= random.uniform(0.2, 0.6, N_MODELS)
     P += (y + 0.5 * random.normal(size=n_rows))[:, None]  # models share most of their error
 
-    def fit(P: np.ndarray, y: np.ndarray) -> object:
+    def fit_rows(P: np.ndarray, y: np.ndarray) -> object:
         if key in STAGES:
             return STAGES[key](P, y)
         return (RidgeCV(PENALTIES) if key == LAST_STEP else OURS["regression"][key]()).fit(P, y)
 
-    fit(P[: 10 * N_MODELS], y[: 10 * N_MODELS])
+    fit_rows(P[: 10 * N_MODELS], y[: 10 * N_MODELS])
 
     def work() -> object:
         start = time.perf_counter()
-        result = fit(P, y)
+        result = fit_rows(P, y)
         Path(clock).write_text(json.dumps(time.perf_counter() - start))
         return result
 

@@ -164,7 +164,7 @@ def test_our_combiners_stand_beside_the_peers(monkeypatch):
     """They get folds and row ids; what they use is counted by their weights."""
 
     class Picky(LinearRegression):
-        def fit(self, P, y, *, fold, row_id):
+        def fit(self, P, y, fold, row_id):
             assert fold.shape == row_id.shape == y.shape
             self.weights_ = np.array([0.0, 1.0])
             return super().fit(P, y)
