@@ -33,6 +33,7 @@ __all__ = [
     "answers_of_others",
     "ask",
     "environment",
+    "keep",
     "peers",
     "stacking",
 ]
@@ -168,15 +169,27 @@ def answers_of_others(pool: Pool, folder: Path) -> dict[str, Answer]:
     files = {name: folder / f"{name}.npz" for name in names}
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing and environment() is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, answer in ask(pool, missing).items():
-            kept = {key: value for key, value in vars(answer).items() if value is not None}
-            atomic_write(files[name], lambda file, kept=kept: np.savez(file, **kept))
-    answers = {}
-    for name in (name for name, file in files.items() if file.is_file()):
-        with np.load(files[name]) as found:
-            answers[name] = _answer(found)
-    return answers
+            _keep(files[name], answer)
+    return {name: _kept(file) for name, file in files.items() if file.is_file()}
+
+
+def keep(file: Path, combine: Callable[[], Answer]) -> Answer:
+    """Return the answer that this file keeps; combine only if there is none."""
+    if not file.is_file():
+        _keep(file, combine())
+    return _kept(file)
+
+
+def _keep(file: Path, answer: Answer) -> None:
+    values = {key: value for key, value in vars(answer).items() if value is not None}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, lambda stream: np.savez(stream, **values))
+
+
+def _kept(file: Path) -> Answer:
+    with np.load(file) as found:
+        return _answer(found)
 
 
 def _answer(found: Mapping[str, np.ndarray], prefix: str = "") -> Answer:

@@ -7,7 +7,8 @@ published out-of-fold predictions of 18 tuned models, whose rows recur in ten re
 
 Every model of every split is kept in a file of the folder that SCIKD_RUNS names (default:
 build/stacking), so making them can be stopped at any time. It takes about 45 minutes of one core:
-``python -m benchmarks._stacking_pools`` does only this.
+``python -m benchmarks._stacking_pools`` does only this. Beside them lies what slow peers answered.
+Delete a table's folder after changing its models.
 """
 
 from __future__ import annotations
