@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -20,11 +20,12 @@ from benchmarks._stacking_pools import Pool
 from benchmarks.harness import Row, alternate, peak_rss, row
 from tests.reference import stacking_published
 
-__all__ = ["published_rows", "scale_rows", "speed_rows"]
+__all__ = ["SCALED", "published_rows", "scale_rows", "speed_rows"]
 
 REPEATS = 3
 N_MODELS = 72
 LAST_STEP = "RidgeCV, 50 penalties"
+SCALED = (*STAGES, *(key for key in OURS["regression"] if key != PUBLISHED), LAST_STEP)
 LARGEST_FOR_PEER = 100_000
 
 
@@ -84,10 +85,10 @@ def published_rows(name: str, pool: Pool) -> Iterator[Row]:
             yield row(f"{name}, fit: {key}", ours, "s", "recipe as published", theirs)
 
 
-def scale_rows(sizes: tuple[int, ...]) -> Iterator[Row]:
+def scale_rows(keys: Iterable[str], sizes: Iterable[int]) -> Iterator[Row]:
     """Fit 72 models on more and more rows, each in a fresh process, once it has compiled."""
-    for key in (*STAGES, *OURS["regression"], LAST_STEP):
-        for n_rows in sizes if key != PUBLISHED else ():
+    for key in keys:
+        for n_rows in sizes:
             if key == LAST_STEP and n_rows > LARGEST_FOR_PEER:
                 continue
             with tempfile.TemporaryDirectory() as folder:

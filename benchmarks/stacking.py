@@ -20,11 +20,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import _stacking_pools as pools
-from benchmarks._stacking_ours import OURS, PUBLISHED, fit
+from benchmarks._stacking_ours import DEFAULT, OURS, PUBLISHED, fit
 from benchmarks._stacking_peers import Answer, answers_of_others, keep, peers
 from benchmarks._stacking_pools import Pool, load_pool
 from benchmarks._stacking_scores import Scores, calibration_error, mean_ranks, row_losses, score
-from benchmarks._stacking_speed import published_rows, scale_rows, speed_rows
+from benchmarks._stacking_speed import SCALED, published_rows, scale_rows, speed_rows
 from benchmarks.harness import Row, row
 from scikd.exceptions import StorageError
 from scikd.stacking import PublishedStack
@@ -57,7 +57,7 @@ def run(quick: bool = False) -> list[Row]:
         rows += speed_rows(name, pool)
         if name == "exam":
             rows += published_rows(name, pool)
-    return [*rows, *scale_rows(QUICK_ROWS if quick else ROWS)]
+    return [*rows, *(scale_rows((DEFAULT,), QUICK_ROWS) if quick else scale_rows(SCALED, ROWS))]
 
 
 @dataclass(frozen=True, eq=False)
