@@ -19,7 +19,7 @@ from scikd.out_of_fold import Fold
 from scikd.stacking._problem import Problem, fold_numbers, splits
 from scikd.stacking.gram import Gram, GramSplit
 
-__all__ = ["Candidates", "Fitted", "Level", "level_of", "level_of_moments", "take"]
+__all__ = ["Candidates", "Fitted", "Level", "level_of", "level_of_moments"]
 
 _MOST_FOLDS = 5
 _LEAST_FOLDS = 4  # so that two of them are there where two are left out
@@ -256,7 +256,7 @@ def level_of(
     rows : ndarray of int or None, default=None
         Some of the rows, of which `cv` then makes folds anew.
     """
-    part = problem if rows is None else take(problem, rows)
+    part = problem if rows is None else problem.take(rows)
     number = np.arange(len(problem.y)) if rows is None else rows
     if cv is None and part.fold is not None:
         part = replace(part, fold=_merged(part.fold, part.weight))
@@ -298,10 +298,3 @@ def _merged(fold: np.ndarray, weight: np.ndarray) -> np.ndarray | None:
         target[k] = int(np.argmin(total))
         total[target[k]] += load[k]
     return target[place]
-
-
-def take(problem: Problem, rows: np.ndarray) -> Problem:
-    """Return some rows of a problem."""
-    columns = {name: getattr(problem, name)[rows] for name in ("y", "weight", "copies", "groups")}
-    fold = None if problem.fold is None else problem.fold[rows]
-    return replace(problem, P=problem.P.take(rows), fold=fold, **columns)

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from scikd._aggregator import simplex_solution
-from scikd.stacking._levels import Candidates, Level, take
+from scikd.stacking._levels import Candidates, Level
 from scikd.stacking._problem import Problem
 from scikd.stacking._threads import one_thread
 from scikd.stacking.combiners import (
@@ -119,7 +119,7 @@ class LinearCandidates(Candidates):
         if name == "auto":
             return level.fitted(choose(level)).model
         if name in self._others:
-            problem = take(level.problem, level.rows)
+            problem = level.problem.take(level.rows)
             return clone(self._others[name]).fit(problem.P, problem.y)
         return self._blend(level) if name == "blend" else self._single(name, level)
 
@@ -156,7 +156,7 @@ class LinearCandidates(Candidates):
         gram = level.gram
         redundancy, columns = level.once("kept", lambda: self._kept(level, gram))
         if combiner.needs_rows:
-            problem = take(level.problem, level.rows)
+            problem = level.problem.take(level.rows)
             combiner._fit(_with_columns(problem, columns))
         else:
             pairs = level.once("pairs", lambda: _taken(level.gram_splits, columns))

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from scikd.stacking._cubes import blocks
-from scikd.stacking._levels import Candidates, Level, take
+from scikd.stacking._levels import Candidates, Level
 from scikd.stacking._likelihood import linear_weights
 from scikd.stacking._pool import ClassPool
 from scikd.stacking._predictions import Predictions
@@ -125,7 +125,7 @@ class ClassCandidates(Candidates):
         return -np.log(np.maximum(_truth_given(problem, rows, models), _CLIP))
 
     def _single(self, name: str, level: Level) -> PooledClasses:
-        problem = take(level.problem, level.rows)
+        problem = level.problem.take(level.rows)
         redundancy, columns = level.once("kept", lambda: self._kept(problem))
         P = replace(
             problem.P,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,25 @@ __all__ = ["Problem", "check_problem", "deal_folds", "fold_numbers", "splits"]
 _N_FOLDS = 5
 
 
+class Ties:
+    """Which rows are the same, or belong together; found when first asked for.
+
+    Most combiners hold nothing out, and looking for equal rows takes longer than their whole fit.
+    """
+
+    def __init__(self, find: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+        self._find = find
+
+    @cached_property
+    def numbers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of equal rows, and of groups of rows."""
+        return self._find()
+
+    def take(self, rows: np.ndarray) -> Ties:
+        """Return those of some rows."""
+        return Ties(lambda: (self.numbers[0][rows], self.numbers[1][rows]))
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Predictions with all that a combiner learns from.
@@ -31,11 +52,8 @@ class Problem:
         Targets, float64; for classes their numbers in ``P.classes``.
     weight : ndarray of shape (n_samples,)
         Sample weights; 0 for rows that no model predicts.
-    copies : ndarray of shape (n_samples,)
-        The same number for rows that are equal in predictions and target.
-    groups : ndarray of shape (n_samples,)
-        The same number for rows that are held out together: those of one group, of one `row_id`
-        or equal in all, and those so linked by others.
+    ties : Ties
+        What `copies` and `groups` are found by.
     grouped : bool
         Whether groups or recurring rows were given.
     fold : ndarray of shape (n_samples,) or None
@@ -45,10 +63,33 @@ class Problem:
     P: Predictions
     y: np.ndarray
     weight: np.ndarray
-    copies: np.ndarray
-    groups: np.ndarray
+    ties: Ties
     grouped: bool = False
     fold: np.ndarray | None = None
+
+    @property
+    def copies(self) -> np.ndarray:
+        """The same number for rows that are equal in predictions and target."""
+        return self.ties.numbers[0]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The same number for rows that are held out together.
+
+        Those of one group, of one `row_id` or equal in all, and those so linked by others.
+        """
+        return self.ties.numbers[1]
+
+    def take(self, rows: np.ndarray) -> Problem:
+        """Return some of the rows."""
+        return replace(
+            self,
+            P=self.P.take(rows),
+            y=self.y[rows],
+            weight=self.weight[rows],
+            ties=self.ties.take(rows),
+            fold=None if self.fold is None else self.fold[rows],
+        )
 
 
 def check_problem(
@@ -109,19 +150,33 @@ def check_problem(
     if wrong:
         message = f"Expected predictions and truth that fit together; {'; '.join(wrong)}."
         raise InvalidInputError(message)
+    links = [_numbered(columns[name]) for name in ("groups", "row_id") if name in columns]
+    ties = Ties(lambda: _tied(predictions, target, links))
+    problem = Problem(predictions, target, _heard(predictions, weight), ties, bool(links))
+    if fold is None:
+        return problem
+    settled = _settled(_numbered(columns["fold"]), problem.groups, problem.weight)
+    return replace(problem, fold=settled)
+
+
+def _heard(predictions: Predictions, weight: np.ndarray) -> np.ndarray:
+    """Return weights that are 0 where no model predicts."""
     covered = predictions.covered
     weight = np.where(covered, weight, 0.0)
     if not weight.any():
         message = (
-            f"Expected a row with a weight > 0 that some model predicts; got none among {n} "
-            f"sample(s), of which {int(covered.sum())} are predicted."
+            f"Expected a row with a weight > 0 that some model predicts; got none among "
+            f"{len(weight)} sample(s), of which {int(covered.sum())} are predicted."
         )
         raise InvalidInputError(message)
-    copies = _numbered(_row_hashes(predictions, target))
-    links = [columns[name] for name in ("groups", "row_id") if name in columns]
-    joined = _joined([copies, *map(_numbered, links)])
-    folds = None if fold is None else _settled(_numbered(columns["fold"]), joined, weight)
-    return Problem(predictions, target, weight, copies, joined, bool(links), folds)
+    return weight
+
+
+def _tied(
+    predictions: Predictions, y: np.ndarray, links: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    copies = _numbered(_row_hashes(predictions, y))
+    return copies, _joined([copies, *links])
 
 
 def _column(values: Any, name: str, wrong: list[str]) -> np.ndarray | None:

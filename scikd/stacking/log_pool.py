@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -153,16 +152,7 @@ class LogPool(ClassPool):
         rows = np.flatnonzero(np.isin(problem.groups, kept) & (problem.weight > 0))
         if len(rows) < _ENOUGH // 2:  # groups so large that few fit
             return problem
-        fold = None if problem.fold is None else problem.fold[rows]
-        return replace(
-            problem,
-            P=problem.P.take(rows),
-            y=problem.y[rows],
-            weight=problem.weight[rows],
-            copies=problem.copies[rows],
-            groups=problem.groups[rows],
-            fold=fold,
-        )
+        return problem.take(rows)
 
     def _pool(self, block: np.ndarray) -> np.ndarray:
         logs = _logs(block, self.floor)
