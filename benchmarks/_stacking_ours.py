@@ -20,6 +20,7 @@ PUBLISHED = "PublishedStack"
 
 OURS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "regression": {
+        "MetaRegressor": stacking.MetaRegressor,
         "ShrunkRidge": stacking.ShrunkRidge,
         "ElasticNetCombiner": stacking.ElasticNetCombiner,
         "NonNegativeCombiner": stacking.NonNegativeCombiner,
@@ -29,6 +30,7 @@ OURS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
         PUBLISHED: stacking.PublishedStack,
     },
     "classification": {
+        "MetaClassifier": stacking.MetaClassifier,
         "LogPool": stacking.LogPool,
         "LinearPool": stacking.LinearPool,
         "GreedyPool": stacking.GreedyPool,
@@ -36,7 +38,7 @@ OURS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
 }
 """For each task, makers of our unfitted combiners."""
 
-DEFAULT = "ShrunkRidge"
+DEFAULT = "MetaRegressor"
 """Which of `OURS` is timed beside the published recipe as it was published."""
 
 GREEDY = {"AutoGluon 25": "GreedySelection 25", "AutoGluon 100": "GreedySelection 100"}
