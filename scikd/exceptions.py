@@ -12,7 +12,8 @@ Each is also the builtin that a caller would think of catching::
     └── MissingExtraError     (ImportError)   an optional dependency is not installed
 
     ScikdWarning              (UserWarning)
-    └── DistillationWarning                   distilling is expected to hurt, or was declined
+    ├── DistillationWarning                   distilling is expected to hurt, or was declined
+    └── MissingPredictionsWarning             a teacher failed, and is left out there
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "InvalidInputError",
     "MismatchedLabelsError",
     "MissingExtraError",
+    "MissingPredictionsWarning",
     "SchemaError",
     "ScikdError",
     "ScikdWarning",
@@ -69,3 +71,7 @@ class ScikdWarning(UserWarning):
 
 class DistillationWarning(ScikdWarning):
     """Distilling is expected to hurt, or was declined."""
+
+
+class MissingPredictionsWarning(ScikdWarning):
+    """A teacher failed, and its predictions are left out where it did."""

@@ -18,12 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from scikd._progress import Progress
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import DistillationWarning, InvalidInputError
+from scikd.folds import distinct_rows, grouped_folds
 from scikd.labels import LabelStore
 from scikd.nested import nested_predict
-from scikd.out_of_fold import Fold, OutOfFold, cross_predict, take
+from scikd.out_of_fold import OutOfFold, cross_predict, take
 from scikd.students._conventions import Conventions, checked_weight
 from scikd.students.augmentation import as_augmenter
-from scikd.students.folds import distinct_rows, student_folds
 from scikd.students.lessons import (
     HeldOut,
     Lesson,
@@ -104,7 +104,9 @@ class Distilled(Conventions):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         truth, student, ensemble = self._truth(y), self._student(), self._ensemble()
         heard = np.arange(len(truth)) if weight is None else np.flatnonzero(weight)
-        folds = self._folds(X, y, weight, cv_groups, seed)
+        dealing: dict[str, Any] = {"classifier": self._classifier, "random_state": seed}
+        dealing |= {"groups": cv_groups, "sample_weight": weight}
+        folds = grouped_folds(X, y, self.cv, **dealing)
         training: dict[str, Any] = {
             "sample_weight": teacher_weight,
             "classes": getattr(self, "classes_", None),
@@ -170,19 +172,6 @@ class Distilled(Conventions):
             part = combined(expert, oof.members[:, test], take(X, test))
             total[test] += part / oof.counts[test, None]
         return total
-
-    def _folds(
-        self, X: Any, y: np.ndarray, weight: np.ndarray | None, groups: Any, seed: int
-    ) -> tuple[Fold, ...]:
-        """Return the folds; a row of weight zero is no row, and is dealt to none."""
-        options: dict[str, Any] = {"classifier": self._classifier, "random_state": seed}
-        dealt = isinstance(self.cv, (int, np.integer))
-        if weight is None or weight.all() or not dealt:
-            return student_folds(X, y, self.cv, groups=groups, **options)
-        rows = np.flatnonzero(weight)
-        groups = None if groups is None else np.asarray(groups)[rows]
-        folds = student_folds(take(X, rows), y[rows], self.cv, groups=groups, **options)
-        return tuple((rows[train], rows[test]) for train, test in folds)
 
     def _choose(self, judge: HeldOut, labels: np.ndarray, groups: Any, *, judged: bool) -> None:
         """Choose the teacher's weight, and warn where distilling is expected to hurt."""
