@@ -25,7 +25,9 @@ __all__ = [
     "Stack",
     "check_sample_weight",
     "check_weights",
+    "class_doubt",
     "per_sample",
+    "simplex_solution",
     "simplex_weights",
 ]
 
@@ -95,19 +97,39 @@ def simplex_weights(
     """Return the weights on the simplex that minimise the weighted squared error of the mean.
 
     With weights that sum to one the error is linear in the members' own errors, so their Gram
-    matrix says all; non-negative least squares on a root of it, with the sum as one more heavy
-    equation, gives the weights.
+    matrix says all.
     """
     errors = (members - truth).reshape(len(members), -1).T
     entries = errors.shape[0] // truth.shape[0]
     rows = None if sample_weight is None else np.repeat(sample_weight, entries)
     gram, _ = weighted_gram(errors, rows)
     values, vectors = np.linalg.eigh(gram)
-    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    heavy = 1e3 * np.sqrt(np.trace(gram)) or 1.0
-    system = np.vstack([root, np.full(len(members), heavy)])
-    weights, _ = nnls(system, np.append(np.zeros(len(members)), heavy))
-    return check_weights(weights, len(members))
+    return simplex_solution(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
+
+
+def simplex_solution(root: np.ndarray) -> np.ndarray:
+    """Return the weights on the simplex that minimise ``norm(root @ weights)``.
+
+    Parameters
+    ----------
+    root : ndarray of shape (n_equations, n_teachers)
+        A root of the Gram matrix of the teachers' errors.
+
+    Returns
+    -------
+    ndarray of shape (n_teachers,)
+
+    Notes
+    -----
+    Non-negative least squares of ``[root; 1] u = [0; 1]``. With ``u = s w``, w on the simplex and
+    ``q = norm(root @ w)**2``, its loss is ``s**2 q + (s - 1)**2``, whose minimum over s is
+    ``q / (1 + q)``: the smaller, the smaller q. So w is exact, whatever the scale of the roots.
+    """
+    norms = np.sqrt(np.square(root).sum(axis=0))
+    size = norms[norms > 0].min(initial=np.inf)
+    system = np.vstack([root / size, np.ones(root.shape[1])])
+    weights, _ = nnls(system, np.append(np.zeros(len(root)), 1.0), maxiter=100 * root.shape[1])
+    return check_weights(weights, root.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,7 +356,7 @@ class OnePass(Combination):
             return Aggregate(mean, std, {"variance": per_sample(std)})
         statistics = self._classes.finish()
         return Aggregate(
-            self._pool(statistics), std, {"variance": per_sample(std), **_class_doubt(statistics)}
+            self._pool(statistics), std, {"variance": per_sample(std), **class_doubt(statistics)}
         )
 
 
@@ -389,7 +411,7 @@ def _check_probabilities(values: np.ndarray, index: int) -> None:
         raise InvalidInputError(message)
 
 
-def _class_doubt(statistics: Any) -> dict[str, np.ndarray]:
+def class_doubt(statistics: Any) -> dict[str, np.ndarray]:
     """Disagreement of classifiers; entropies in nats."""
     mean = statistics.mean
     entropy = -xlogy(mean, mean).sum(axis=1)

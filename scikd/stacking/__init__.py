@@ -2,6 +2,37 @@
 
 from __future__ import annotations
 
+from scikd.stacking.combiners import (
+    BestSingle,
+    InverseErrorCombiner,
+    LeastSquares,
+    LinearCombiner,
+    MeanCombiner,
+    NonNegativeCombiner,
+    SimplexCombiner,
+)
+from scikd.stacking.diagnostics import Conditioning
+from scikd.stacking.elastic_net import ElasticNetCombiner
+from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
+from scikd.stacking.greedy import GreedySelection
+from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
+from scikd.stacking.shrunk_ridge import ShrunkRidge
 
-__all__ = ["Gram"]
+__all__ = [
+    "BestSingle",
+    "Conditioning",
+    "ElasticNetCombiner",
+    "Gram",
+    "GreedySelection",
+    "InverseErrorCombiner",
+    "LeastSquares",
+    "LinearCombiner",
+    "MeanCombiner",
+    "MetaFeatures",
+    "NonNegativeCombiner",
+    "RedundancyFilter",
+    "RedundantModel",
+    "ShrunkRidge",
+    "SimplexCombiner",
+]

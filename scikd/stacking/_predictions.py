@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from scikd.exceptions import InvalidInputError
 from scikd.out_of_fold import OutOfFold
@@ -64,7 +65,7 @@ class Predictions:
         if isinstance(P, OutOfFold):
             values, found = _from_out_of_fold(P), P.names
             classes = P.classes if classes is None else classes
-        elif isinstance(P, Mapping):
+        elif isinstance(P, Mapping) and not issparse(P):  # a sparse matrix may be a dict
             values, classes = _stacked(P, classes)
             found = list(P)
         elif hasattr(P, "columns"):
@@ -172,7 +173,7 @@ def _filled(block: np.ndarray) -> np.ndarray:
 
 def numbers(values: Any, what: str) -> np.ndarray:
     """Return an array of float32 or float64, copied only where it is something else."""
-    if hasattr(values, "toarray"):
+    if issparse(values):
         message = (
             f"Expected {what} as a dense array or frame; got a sparse {type(values).__name__}."
         )

@@ -278,7 +278,8 @@ def splits(problem: Problem, cv: Any = None, random_state: Any = None) -> tuple[
         The rows.
     cv : int, splitter, iterable of (train, test) or None, default=None
         None takes the folds that were given, or else deals out five. An int deals out that many.
-        What a splitter or an iterable gives is kept, but for training rows whose group is tested.
+        What a splitter or an iterable gives is kept, but for training rows whose given group, or
+        `row_id`, is tested.
     random_state : int, RandomState or None, default=None
         Order in which groups are dealt out.
 
@@ -301,16 +302,15 @@ def splits(problem: Problem, cv: Any = None, random_state: Any = None) -> tuple[
         return tuple(
             (np.flatnonzero((fold >= 0) & (fold != k)), np.flatnonzero(fold == k)) for k in found
         )
+    groups = problem.groups if problem.grouped else None
     classifier = problem.P.values.ndim == 3
-    given = make_folds(
-        problem.P.values, problem.y, cv, groups=problem.groups, classifier=classifier
-    )
-    kept = []
+    given = make_folds(problem.P.values, problem.y, cv, groups=groups, classifier=classifier)
+    kept, heard = [], problem.weight > 0
     for number, (train, test) in enumerate(given):
-        heard = problem.weight > 0
         tested = test[heard[test]]
-        apart = ~np.isin(problem.groups[train], problem.groups[tested])
-        learnt = train[heard[train] & apart]
+        learnt = train[heard[train]]
+        if groups is not None:
+            learnt = learnt[~np.isin(groups[learnt], groups[tested])]
         if not len(learnt) or not len(tested):
             message = (
                 f"Fold {number} has {len(learnt)} training and {len(tested)} test rows of weight "

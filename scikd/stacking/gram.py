@@ -186,6 +186,11 @@ class Gram:
         result[:, pivot - 1] = root
         return result * scale
 
+    def error_root(self) -> np.ndarray:
+        """Return R with ``R.T @ R == errors``, shape (n_models + 2, n_models)."""
+        spread = self.error_factor()[:, :-1] / np.sqrt(self.weight)
+        return np.vstack([spread, self.mean[:-1]])
+
     def factor(self) -> np.ndarray:
         """Return R with ``R.T @ R`` the scatter of ``[P | y]``.
 

@@ -7,7 +7,15 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["combine_rows", "deal_groups", "error_columns", "fill_rows", "hash_rows"]
+__all__ = [
+    "combine_rows",
+    "deal_groups",
+    "elastic_net_path",
+    "error_columns",
+    "fill_rows",
+    "greedy_steps",
+    "hash_rows",
+]
 
 
 @njit(cache=True, nogil=True)
@@ -173,3 +181,121 @@ def deal_groups(order, load, label, n_labels, n_folds):  # type: ignore[no-untyp
         mine[best] += load[g]
         total[best] += load[g]
     return fold
+
+
+@njit(cache=True, nogil=True)
+def greedy_steps(errors, n_steps, tie):  # type: ignore[no-untyped-def]
+    """Add models to an average, each time that which lessens the squared error most.
+
+    Parameters
+    ----------
+    errors : ndarray of shape (n_models, n_models)
+        Mean products of the errors of two models.
+    n_steps : int
+        How many to add.
+    tie : float
+        Losses closer than this share of the best are alike: a model already taken goes first,
+        then the better alone, then the first.
+
+    Returns
+    -------
+    order : ndarray of shape (n_steps,)
+        The models.
+    losses : ndarray of shape (n_steps,)
+        Mean squared error of the average after every step.
+    """
+    n_models = errors.shape[0]
+    with_total = np.zeros(n_models)  # mean products with the sum of those taken
+    own = 0.0  # mean square of that sum
+    used = np.zeros(n_models, dtype=np.bool_)
+    order, losses = np.empty(n_steps, dtype=np.intp), np.empty(n_steps)
+    loss = np.empty(n_models)
+    for step in range(n_steps):
+        best = np.inf
+        for j in range(n_models):
+            loss[j] = (own + 2.0 * with_total[j] + errors[j, j]) / ((step + 1) * (step + 1))
+            best = min(best, loss[j])
+        limit = best + tie * abs(best)
+        chosen = -1
+        for j in range(n_models):
+            if loss[j] > limit:
+                continue
+            better = chosen < 0 or (used[j] and not used[chosen])
+            if not better and used[j] == used[chosen]:
+                better = errors[j, j] < errors[chosen, chosen]
+            if better:
+                chosen = j
+        order[step], losses[step] = chosen, loss[chosen]
+        used[chosen] = True
+        own += 2.0 * with_total[chosen] + errors[chosen, chosen]
+        for j in range(n_models):
+            with_total[j] += errors[chosen, j]
+    return order, losses
+
+
+@njit(cache=True, nogil=True)
+def _advance(products, target, ridge, w, sign):  # type: ignore[no-untyped-def]
+    """Go towards the minimum within the signs; return the weight that became zero, or -1."""
+    active = np.flatnonzero(sign)
+    equations = products[active][:, active]
+    for i in range(len(active)):
+        equations[i, i] += ridge
+    best = np.linalg.solve(equations, target[active])
+    share, leaving = 1.0, -1
+    for i in range(len(active)):
+        j = active[i]
+        if best[i] * sign[j] <= 0.0:
+            reach = w[j] / (w[j] - best[i]) if w[j] != best[i] else 0.0
+            if reach < share:
+                share, leaving = reach, j
+    for i in range(len(active)):
+        w[active[i]] += share * (best[i] - w[active[i]])
+    if leaving >= 0:
+        w[leaving] = sign[leaving] = 0.0
+    return leaving, share
+
+
+@njit(cache=True, nogil=True)
+def elastic_net_path(products, slopes, l1, l2):  # type: ignore[no-untyped-def]
+    """Minimise ``w @ products @ w / 2 - slopes @ w + l1 * sum(abs(w)) + l2 * sum(w**2) / 2``.
+
+    By active sets: within known signs the minimum is that of linear equations. A step towards it
+    ends where the first weight becomes zero, which leaves the set; at the minimum that weight joins
+    whose gradient is steepest. Exact after finitely many steps, however alike the columns are.
+
+    Parameters
+    ----------
+    products : ndarray of shape (n_models, n_models)
+        Mean products of the centred predictions.
+    slopes : ndarray of shape (n_models,)
+        Mean products of centred predictions and target.
+    l1, l2 : ndarray of shape (n_penalties,)
+        Penalties, best in falling order: each starts from the solution of the one before.
+
+    Returns
+    -------
+    ndarray of shape (n_models, n_penalties)
+    """
+    n = len(slopes)
+    # Below this a gradient is rounding; equal columns need the jitter for their equations.
+    tolerance = 1e-11 * np.abs(slopes).max()
+    jitter = 4e-16 * n * np.diag(products).max()
+    w, sign = np.zeros(n), np.zeros(n)
+    path = np.empty((n, len(l1)))
+    for step in range(len(l1)):
+        barred = np.zeros(n, dtype=np.bool_)
+        for _ in range(20 * n + 20):
+            if sign.any():
+                target = slopes - l1[step] * sign
+                leaving, share = _advance(products, target, l2[step] + jitter, w, sign)
+                if leaving >= 0:
+                    barred[leaving] |= share == 0.0  # it had joined by rounding alone
+                    continue
+            gradient = slopes - products @ w
+            steepness = np.where((sign != 0.0) | barred, 0.0, np.abs(gradient))
+            joining = np.argmax(steepness)
+            if steepness[joining] <= l1[step] + tolerance:
+                break
+            sign[joining] = np.sign(gradient[joining])
+        path[:, step] = w
+    return path

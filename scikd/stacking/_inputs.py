@@ -1,0 +1,75 @@
+"""Predictions as an argument of an estimator: checked, and remembered by number and name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from scikd.exceptions import InvalidInputError
+from scikd.out_of_fold import OutOfFold
+from scikd.stacking._predictions import Predictions
+
+__all__ = ["is_table", "require_target", "take_predictions"]
+
+
+def is_table(P: Any) -> bool:
+    """Say whether P is what scikit-learn calls X: two-dimensional, an array or a frame."""
+    if hasattr(P, "toarray"):  # sparse: scikit-learn says why not
+        return True
+    return not isinstance(P, Mapping | OutOfFold | Predictions) and getattr(P, "ndim", 2) != 3
+
+
+def require_target(estimator: Any, y: Any) -> None:
+    """Raise InvalidInputError if there is no target."""
+    if y is None:
+        message = f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        raise InvalidInputError(message)
+
+
+def take_predictions(estimator: Any, P: Any, *, reset: bool) -> Predictions:
+    """Return the predictions that an estimator was given.
+
+    Parameters
+    ----------
+    estimator : object
+        Gets ``n_features_in_``, and ``feature_names_in_`` where models have names.
+    P : array-like, frame, mapping, OutOfFold or Predictions
+        As in `Predictions.of`.
+    reset : bool
+        Whether to remember the models, or else to compare with those that are remembered. Models
+        of a mapping are put in the remembered order.
+
+    Raises
+    ------
+    InvalidInputError, ValueError
+        If P cannot be used, or has other models than those remembered.
+    """
+    if is_table(P):
+        kinds = [np.float64, np.float32]
+        table = validate_data(estimator, P, reset=reset, dtype=kinds, ensure_all_finite="allow-nan")
+        return Predictions.of(table, names=getattr(estimator, "feature_names_in_", None))
+    given = Predictions.of(P)
+    named = isinstance(P, Mapping | OutOfFold | Predictions)
+    if reset:
+        estimator.n_features_in_ = given.n_models
+        if named:
+            estimator.feature_names_in_ = np.asarray(given.names, dtype=object)
+        return given
+    if given.n_models != estimator.n_features_in_:
+        message = (
+            f"Expected predictions of {estimator.n_features_in_} models, as in fit; got those of "
+            f"{given.n_models}."
+        )
+        raise InvalidInputError(message)
+    known = list(getattr(estimator, "feature_names_in_", given.names))
+    if not named or known == list(given.names):
+        return given
+    if set(known) != set(given.names):
+        message = f"Expected predictions of {known}, as in fit; got those of {list(given.names)}."
+        raise InvalidInputError(message)
+    order = [given.names.index(name) for name in known]
+    return replace(given, values=given.values[:, order], names=tuple(known))

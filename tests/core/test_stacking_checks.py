@@ -1,0 +1,44 @@
+"""scikit-learn's own checks of every estimator of stacking."""
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from scikd.stacking import (
+    BestSingle,
+    ElasticNetCombiner,
+    GreedySelection,
+    InverseErrorCombiner,
+    LeastSquares,
+    MeanCombiner,
+    MetaFeatures,
+    NonNegativeCombiner,
+    RedundancyFilter,
+    ShrunkRidge,
+    SimplexCombiner,
+)
+
+COMBINERS = [
+    MeanCombiner(),
+    BestSingle(),
+    InverseErrorCombiner(),
+    LeastSquares(),
+    NonNegativeCombiner(),
+    SimplexCombiner(),
+    ShrunkRidge(),
+    ShrunkRidge(cv="fold", random_state=0),
+    GreedySelection(n_steps=20),
+    GreedySelection(n_steps=20, n_bags=3, random_state=0),
+    ElasticNetCombiner(random_state=0),
+]
+
+
+TRANSFORMERS = [
+    MetaFeatures(),
+    RedundancyFilter(),
+    RedundancyFilter(rule="published", variance=0.0),
+]
+
+
+@parametrize_with_checks([*COMBINERS, *TRANSFORMERS])
+def test_scikit_learn_conformance(estimator, check):
+    """All of scikit-learn's own checks."""
+    check(estimator)
