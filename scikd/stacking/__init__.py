@@ -16,19 +16,26 @@ from scikd.stacking.elastic_net import ElasticNetCombiner
 from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
+from scikd.stacking.log_pool import LogPool
+from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
 __all__ = [
+    "BestPool",
     "BestSingle",
     "Conditioning",
     "ElasticNetCombiner",
     "Gram",
+    "GreedyPool",
     "GreedySelection",
     "InverseErrorCombiner",
     "LeastSquares",
     "LinearCombiner",
+    "LinearPool",
+    "LogPool",
     "MeanCombiner",
+    "MeanPool",
     "MetaFeatures",
     "NonNegativeCombiner",
     "RedundancyFilter",
