@@ -18,6 +18,7 @@ from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
 from scikd.stacking.log_pool import LogPool
 from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
+from scikd.stacking.published import PublishedMember, PublishedStack
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
 
@@ -38,6 +39,8 @@ __all__ = [
     "MeanPool",
     "MetaFeatures",
     "NonNegativeCombiner",
+    "PublishedMember",
+    "PublishedStack",
     "RedundancyFilter",
     "RedundantModel",
     "ShrunkRidge",

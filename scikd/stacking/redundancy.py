@@ -102,9 +102,10 @@ class RedundancyFilter(SelectorMixin, BaseEstimator):
     Attributes
     ----------
     kept_ : ndarray of bool, shape (n_models,)
-        The models that stay. The same models stay whatever the order of the columns; of columns
-        equal in every row and without names, the first. For ``rule="residual"`` the same ones
-        stay for ``a * P + b`` and ``a * y + b``, a > 0.
+        The models that stay. The same models stay whatever the order of the columns; of those
+        equal in every row, the one with the shorter name or the first by the alphabet, and without
+        names the first. For ``rule="residual"`` the same ones stay for ``a * P + b`` and
+        ``a * y + b``.
     order_ : ndarray of int, shape (n_models,)
         The models by mean squared error.
     risks_ : ndarray of shape (n_models,)
@@ -388,6 +389,8 @@ def _comparison(risks: np.ndarray, problem: Problem) -> Callable[[int, int], int
             differ = np.flatnonzero(a != b)
             if len(differ):
                 return -1 if a[differ[0]] < b[differ[0]] else 1
-        return -1 if P.names[i] < P.names[j] else 1
+        # By length first, so that model2 comes before model10.
+        names = [(len(P.names[k]), P.names[k]) for k in (i, j)]
+        return -1 if names[0] < names[1] else 1
 
     return compare

@@ -11,6 +11,7 @@ from scikd.stacking import (
     MeanCombiner,
     MetaFeatures,
     NonNegativeCombiner,
+    PublishedStack,
     RedundancyFilter,
     ShrunkRidge,
     SimplexCombiner,
@@ -37,8 +38,10 @@ TRANSFORMERS = [
     RedundancyFilter(rule="published", variance=0.0),
 ]
 
+RECIPES = [PublishedStack(n_folds=2, inner_folds=2)]
 
-@parametrize_with_checks([*COMBINERS, *TRANSFORMERS])
+
+@parametrize_with_checks([*COMBINERS, *TRANSFORMERS, *RECIPES])
 def test_scikit_learn_conformance(estimator, check):
     """All of scikit-learn's own checks."""
     check(estimator)

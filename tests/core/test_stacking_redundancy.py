@@ -92,6 +92,8 @@ def test_of_equal_columns_that_with_the_first_name_stays():
     p = y + np.cos(y)
     for P in ({"b": p, "a": p}, {"a": p, "b": p}):
         assert RedundancyFilter().fit(P, y).reasons_.keys() == {"b"}
+    unnamed = RedundancyFilter().fit(np.tile(p[:, None], 12), y)
+    assert unnamed.get_support(indices=True) == [0]
 
 
 def test_the_published_rule_is_that_of_the_table():
