@@ -13,7 +13,8 @@ Each is also the builtin that a caller would think of catching::
 
     ScikdWarning              (UserWarning)
     ├── DistillationWarning                   distilling is expected to hurt, or was declined
-    └── MissingPredictionsWarning             a teacher failed, and is left out there
+    ├── MissingPredictionsWarning             a teacher failed, and is left out there
+    └── StackingWarning                       a combiner was found to overfit, and was declined
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "SchemaError",
     "ScikdError",
     "ScikdWarning",
+    "StackingWarning",
     "StorageError",
     "TeacherError",
 ]
@@ -75,3 +77,7 @@ class DistillationWarning(ScikdWarning):
 
 class MissingPredictionsWarning(ScikdWarning):
     """A teacher failed, and its predictions are left out where it did."""
+
+
+class StackingWarning(ScikdWarning):
+    """A combiner was found to overfit, and was declined."""

@@ -11,12 +11,15 @@ from scikd.stacking.combiners import (
     NonNegativeCombiner,
     SimplexCombiner,
 )
+from scikd.stacking.comparison import Comparison, Interval
+from scikd.stacking.detector import HeldOutCheck
 from scikd.stacking.diagnostics import Conditioning
 from scikd.stacking.elastic_net import ElasticNetCombiner
 from scikd.stacking.features import MetaFeatures
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
 from scikd.stacking.log_pool import LogPool
+from scikd.stacking.meta import MetaRegressor
 from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
 from scikd.stacking.published import PublishedMember, PublishedStack
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
@@ -25,11 +28,14 @@ from scikd.stacking.shrunk_ridge import ShrunkRidge
 __all__ = [
     "BestPool",
     "BestSingle",
+    "Comparison",
     "Conditioning",
     "ElasticNetCombiner",
     "Gram",
     "GreedyPool",
     "GreedySelection",
+    "HeldOutCheck",
+    "Interval",
     "InverseErrorCombiner",
     "LeastSquares",
     "LinearCombiner",
@@ -38,6 +44,7 @@ __all__ = [
     "MeanCombiner",
     "MeanPool",
     "MetaFeatures",
+    "MetaRegressor",
     "NonNegativeCombiner",
     "PublishedMember",
     "PublishedStack",

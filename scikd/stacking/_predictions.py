@@ -144,16 +144,19 @@ class Predictions:
             values[rows] = _filled(block)
         return values
 
-    def raw_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield slices of rows with the predictions there, as they are."""
-        step = max(64, _BLOCK // max(1, int(np.prod(self.values.shape[1:]))))
+    def raw_blocks(self, width: int = 1) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield slices of rows with the predictions there, as they are.
+
+        `width` is how many numbers the caller makes of a row, if that is more than there are.
+        """
+        step = max(64, _BLOCK // max(width, int(np.prod(self.values.shape[1:]))))
         for start in range(0, self.n_samples, step):
             rows = slice(start, min(start + step, self.n_samples))
             yield rows, self.values[rows]
 
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+    def blocks(self, width: int = 1) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield slices of rows with their filled predictions, contiguous float64."""
-        for rows, block in self.raw_blocks():
+        for rows, block in self.raw_blocks(width):
             yield rows, _filled(block)
 
     def take(self, rows: np.ndarray) -> Predictions:

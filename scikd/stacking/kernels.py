@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 __all__ = [
+    "add_left_out",
     "combine_rows",
     "deal_groups",
     "elastic_net_path",
@@ -181,6 +182,30 @@ def deal_groups(order, load, label, n_labels, n_folds):  # type: ignore[no-untyp
         mine[best] += load[g]
         total[best] += load[g]
     return fold
+
+
+# Where a fit goes through a row, 0 / 0 is NaN and no error.
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_left_out(target, fits, leverage, share, w, losses):  # type: ignore[no-untyped-def]
+    """Add the squared errors of rows that are left out of linear fits.
+
+    Parameters
+    ----------
+    target : ndarray of shape (n_rows,)
+        What was fitted.
+    fits : ndarray of shape (n_rows, n_fits)
+        By fits to all rows.
+    leverage : ndarray of shape (n_rows, n_fits)
+        Pull of a row of weight 1 on its own fit.
+    share, w : ndarray of shape (n_rows,)
+        Weight that pulls and is left out, and weight of the loss.
+    losses : ndarray of shape (n_fits,)
+        To add to.
+    """
+    for r in range(len(target)):
+        for k in range(len(losses)):
+            rest = (target[r] - fits[r, k]) / (1.0 - share[r] * leverage[r, k])
+            losses[k] += w[r] * (rest * rest)
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,7 @@ from scikd.stacking._problem import Problem
 from scikd.stacking._threads import one_thread
 from scikd.stacking.combiners import LinearCombiner
 from scikd.stacking.gram import Gram, GramSplit
+from scikd.stacking.kernels import add_left_out
 
 __all__ = ["Path", "ShrunkRidge"]
 
@@ -202,16 +203,14 @@ def _leave_one_out(ridge: _Ridge, problem: Problem, alphas: np.ndarray) -> np.nd
     # A row and its copies are left out together, so they pull as one row of all their weight.
     share = np.bincount(problem.copies, weights=problem.weight)[problem.copies] / total
     losses = np.zeros(len(alphas))
-    for rows, block in problem.P.blocks():
+    for rows, block in problem.P.blocks(4 * len(alphas)):
         heard = problem.weight[rows] > 0  # others may hold no prediction at all
         predictions = block if heard.all() else block[heard]
         mean = predictions.mean(axis=1)
         columns = (predictions - mean[:, None]) @ ridge.vectors[:-1]
         columns += np.sqrt(ridge.scale) * ridge.vectors[-1]
-        residual = (problem.y[rows][heard] - mean)[:, None] - columns @ fits
+        target = problem.y[rows][heard] - mean
         leverage = np.square(columns) @ inverse
-        leverage *= share[rows][heard, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            residual /= 1.0 - leverage
-        losses += problem.weight[rows][heard] @ np.square(residual)
+        w = problem.weight[rows][heard]
+        add_left_out(target, columns @ fits, leverage, share[rows][heard], w, losses)
     return losses / total

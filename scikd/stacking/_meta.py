@@ -1,0 +1,157 @@
+"""What stacking of numbers and of classes share: what is compared, chosen, checked and scored."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Integral
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval as Range
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from scikd.exceptions import InvalidInputError
+from scikd.out_of_fold import OutOfFold
+from scikd.stacking._inputs import take_predictions
+from scikd.stacking._levels import Candidates, Level, level_of
+from scikd.stacking._predictions import Predictions
+from scikd.stacking._problem import Problem
+from scikd.stacking.comparison import Comparison, apparent_loss, compare
+from scikd.stacking.detector import HeldOutCheck, check_held_out
+from scikd.stacking.diagnostics import Conditioning
+from scikd.stacking.redundancy import RedundancyFilter
+
+__all__ = ["BaseMeta", "Score", "redundancy_of", "refuse_bare"]
+
+
+class Score(NamedTuple):
+    """A loss with its 95 % bootstrap interval, and of what kind it is.
+
+    ``"outer"``: on rows that the combiner was not fitted to. ``"apparent"``: on those that it was
+    fitted to, which flatters it.
+    """
+
+    value: float
+    low: float
+    high: float
+    kind: str
+
+
+class BaseMeta(BaseEstimator):
+    """Base of `MetaRegressor` and `MetaClassifier`; not for users."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "redundancy": [StrOptions({"residual", "published"}), RedundancyFilter, None],
+        "evaluate": [StrOptions({"outer", "apparent"}), None],
+        "cv": "no_validation",
+        "detector": ["boolean"],
+        "n_resamples": [Range(Integral, 1, None, closed="left")],
+        "random_state": [Range(Integral, 0, None, closed="left")],
+    }
+    _loss_name: ClassVar[str]
+
+    combiner: Any
+    redundancy: Any
+    evaluate: str | None
+    cv: Any
+    detector: bool
+    n_resamples: int
+    random_state: int
+    names_: tuple[str, ...]
+    required_models_: tuple[str, ...]
+    comparison_: Comparison | None
+    overfit_: HeldOutCheck | None
+    score_: Score | None
+    n_features_in_: int
+
+    @abstractmethod
+    def _default(self) -> str:
+        """Return the name of the combiner that was asked for."""
+
+    def _learn(self, problem: Problem, candidates: Candidates) -> tuple[Any, Level]:
+        """Compare, check and score; return what is to be used, and the level of all rows."""
+        name, options = self._default(), (self.cv, self.random_state)
+        level = level_of(problem, candidates, *options)
+        self.comparison_ = self.overfit_ = self.score_ = None
+        if self.evaluate == "outer":
+            self.comparison_ = compare(level, name, self._loss_name, self.n_resamples)
+        if self.detector and name != "mean":
+            self.overfit_ = check_held_out(problem, candidates, name, *options)
+        if self.overfit_ is not None and self.overfit_.found:
+            name = "mean"
+        model = level.fitted(name).model
+        if self.comparison_ is not None:
+            self.score_ = Score(*self.comparison_.loss(name), "outer")
+        elif self.evaluate == "apparent":
+            self.score_ = Score(
+                *apparent_loss(level, model, self._loss_name, self.n_resamples), "apparent"
+            )
+        return model, level
+
+    def _condition(self, gram: Any, redundancy: RedundancyFilter | None) -> None:
+        before = Conditioning.of_gram(gram)
+        kept = redundancy is not None and not redundancy.kept_.all()
+        after = Conditioning.of_gram(gram.take(redundancy.kept_)) if kept else before
+        self.diagnostics_ = {"before": before, "after": after}
+
+    def _taken(self, P: Any, *, reset: bool) -> Predictions:
+        """Check predictions; of named ones, find those that are needed, in whatever order.
+
+        In `fit` these are all. Later they are the `required_models_`, or all if there are as many
+        columns without names as in `fit`; the others become NaN.
+        """
+        if reset:
+            return take_predictions(self, P, reset=True)
+        check_is_fitted(self, "required_models_")
+        named = isinstance(P, Mapping | OutOfFold | Predictions) or (
+            hasattr(P, "columns") and hasattr(self, "feature_names_in_")
+        )
+        if not named:
+            return take_predictions(self, P, reset=False)
+        given = Predictions.of(P)
+        missing = [name for name in self.required_models_ if name not in given.names]
+        unknown = [name for name in given.names if name not in self.names_]
+        if missing or unknown:
+            message = (
+                f"Expected predictions of the models {list(self.required_models_)}, and of no "
+                f"others than {list(self.names_)}; missing are {missing}, unknown {unknown}."
+            )
+            raise InvalidInputError(message)
+        if given.names == self.names_:
+            return given
+        places = [given.names.index(name) for name in self.required_models_]
+        shape = (given.n_samples, len(self.names_), *given.values.shape[2:])
+        values = np.full(shape, np.nan, dtype=given.values.dtype)
+        targets = [self.names_.index(name) for name in self.required_models_]
+        values[:, targets] = given.values[:, places]
+        return replace(given, values=values, names=self.names_)
+
+    @property
+    def _required(self) -> np.ndarray:
+        """True for the models that predictions need, shape (n_models,)."""
+        return np.isin(self.names_, self.required_models_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.target_tags.required = True
+        return tags
+
+
+def redundancy_of(given: Any) -> RedundancyFilter | None:
+    """Return the filter that was asked for."""
+    return RedundancyFilter(rule=given) if isinstance(given, str) else given
+
+
+def refuse_bare(bare: np.ndarray) -> None:
+    """Raise InvalidInputError if rows have no prediction of any model that is needed."""
+    if len(bare):
+        message = (
+            f"Expected a prediction of at least one required model in every row; {len(bare)} rows "
+            f"have none, the first {bare[:5].tolist()}."
+        )
+        raise InvalidInputError(message)
