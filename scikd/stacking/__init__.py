@@ -20,6 +20,7 @@ from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
 from scikd.stacking.log_pool import LogPool
 from scikd.stacking.meta import MetaRegressor
+from scikd.stacking.meta_classifier import MetaClassifier
 from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
 from scikd.stacking.published import PublishedMember, PublishedStack
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
@@ -43,6 +44,7 @@ __all__ = [
     "LogPool",
     "MeanCombiner",
     "MeanPool",
+    "MetaClassifier",
     "MetaFeatures",
     "MetaRegressor",
     "NonNegativeCombiner",

@@ -56,7 +56,8 @@ class FeatureColumns:
         moved = (self.features.transform(P.values) - self.center) * self.scale
         names = self.features.get_feature_names_out()
         more = [f"{sign}{name}" for sign in "+-" for name in names]
-        values = np.concatenate([P.values, mean + moved, mean - moved], axis=1, dtype=P.values.dtype)
+        columns = [P.values, mean + moved, mean - moved]
+        values = np.concatenate(columns, axis=1, dtype=P.values.dtype)
         return replace(P, values=values, names=(*P.names, *more))
 
     def collapsed(self, weights: np.ndarray, n_models: int) -> tuple[np.ndarray, np.ndarray, float]:

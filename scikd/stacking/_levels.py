@@ -165,8 +165,10 @@ class _PartitionLevel(Level):
 
     @property
     def gram_splits(self) -> tuple[GramSplit, ...]:
-        tests = (self._source.grams[k] for k in self._left)
-        return tuple((self.without(k).gram, test) for k, test in zip(range(len(self.folds)), tests))
+        if not self.folds:
+            return ()
+        tests = [self._source.grams[k] for k in self._left]
+        return tuple((self.without(k).gram, test) for k, test in enumerate(tests))
 
     @property
     def fold(self) -> np.ndarray | None:

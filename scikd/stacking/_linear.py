@@ -38,7 +38,6 @@ BLENDED = (
     "greedy",
     "non_negative",
     "ridge",
-    "elastic_net",
     "least_squares",
 )
 
@@ -146,8 +145,9 @@ class LinearCandidates(Candidates):
         with one_thread():
             for part, block in predictions.blocks():
                 errors[part, linear] = block @ weights + intercepts
-        for j in np.flatnonzero(~np.array(linear)):
-            errors[:, j] = models[j].predict(predictions)
+        for j, model in enumerate(models):
+            if not linear[j]:
+                errors[:, j] = model.predict(predictions)
         errors -= problem.y[rows, None]
         return np.square(errors, out=errors)
 

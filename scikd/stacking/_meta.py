@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval as Range
 from sklearn.utils._param_validation import StrOptions
@@ -23,6 +24,7 @@ from scikd.stacking._problem import Problem
 from scikd.stacking.comparison import Comparison, apparent_loss, compare
 from scikd.stacking.detector import HeldOutCheck, check_held_out
 from scikd.stacking.diagnostics import Conditioning
+from scikd.stacking.gram import Gram
 from scikd.stacking.redundancy import RedundancyFilter
 
 __all__ = ["BaseMeta", "Score", "redundancy_of", "refuse_bare"]
@@ -62,6 +64,7 @@ class BaseMeta(BaseEstimator):
     n_resamples: int
     random_state: int
     names_: tuple[str, ...]
+    redundancy_: RedundancyFilter | None
     required_models_: tuple[str, ...]
     comparison_: Comparison | None
     overfit_: HeldOutCheck | None
@@ -80,8 +83,9 @@ class BaseMeta(BaseEstimator):
         if self.evaluate == "outer":
             self.comparison_ = compare(level, name, self._loss_name, self.n_resamples)
         if self.detector and name != "mean":
-            self.overfit_ = check_held_out(problem, candidates, name, *options)
-        if self.overfit_ is not None and self.overfit_.found:
+            self.overfit_ = check_held_out(level, name, *options, self.comparison_)
+        seen = self.overfit_
+        if seen is not None and (seen.found or (name == "blend" and not seen.gains)):
             name = "mean"
         model = level.fitted(name).model
         if self.comparison_ is not None:
@@ -92,10 +96,10 @@ class BaseMeta(BaseEstimator):
             )
         return model, level
 
-    def _condition(self, gram: Any, redundancy: RedundancyFilter | None) -> None:
-        before = Conditioning.of_gram(gram)
-        kept = redundancy is not None and not redundancy.kept_.all()
-        after = Conditioning.of_gram(gram.take(redundancy.kept_)) if kept else before
+    def _condition(self, gram: Gram) -> None:
+        before = after = Conditioning.of_gram(gram)
+        if self.redundancy_ is not None:
+            after = Conditioning.of_gram(gram.take(self.redundancy_.kept_))
         self.diagnostics_ = {"before": before, "after": after}
 
     def _taken(self, P: Any, *, reset: bool) -> Predictions:
@@ -107,12 +111,12 @@ class BaseMeta(BaseEstimator):
         if reset:
             return take_predictions(self, P, reset=True)
         check_is_fitted(self, "required_models_")
-        named = isinstance(P, Mapping | OutOfFold | Predictions) or (
-            hasattr(P, "columns") and hasattr(self, "feature_names_in_")
-        )
-        if not named:
+        named = isinstance(P, Mapping | OutOfFold | Predictions) and not issparse(P)
+        if not named and not (hasattr(P, "columns") and hasattr(self, "feature_names_in_")):
             return take_predictions(self, P, reset=False)
-        given = Predictions.of(P)
+        labels = getattr(self, "classes_", None)
+        by_class = isinstance(P, Mapping) and any(np.ndim(one) == 2 for one in P.values())
+        given = Predictions.of(P, classes=labels if by_class else None)
         missing = [name for name in self.required_models_ if name not in given.names]
         unknown = [name for name in given.names if name not in self.names_]
         if missing or unknown:
@@ -139,6 +143,8 @@ class BaseMeta(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.target_tags.required = True
+        if tags.regressor_tags is not None:
+            tags.regressor_tags.poor_score = True  # columns are taken for predictions of y
         return tags
 
 

@@ -11,6 +11,7 @@ from scipy.linalg import lstsq
 from scipy.optimize import nnls
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from scikd._aggregator import simplex_solution
@@ -53,6 +54,10 @@ class LinearCombiner(RegressorMixin, BaseEstimator, ABC):
 
     weights_: np.ndarray
     intercept_: float
+
+    # scikit-learn knows its inputs by the name X, and would take P for something to be routed.
+    __metadata_request__fit = {"P": UNUSED}  # noqa: RUF012 - how scikit-learn wants it
+    __metadata_request__predict = {"P": UNUSED}  # noqa: RUF012 - as above
 
     @property
     def needs_rows(self) -> bool:

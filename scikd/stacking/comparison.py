@@ -15,7 +15,17 @@ from scikd.stacking._problem import Problem
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Interval", "add_losses", "apparent_loss", "choose", "compare", "deal_bins", "paired"]
+__all__ = [
+    "Comparison",
+    "Interval",
+    "add_losses",
+    "apparent_loss",
+    "choose",
+    "compare",
+    "deal_bins",
+    "held_out_sums",
+    "paired",
+]
 
 _MOST_BINS = 2000
 _BLOCK = 1 << 16

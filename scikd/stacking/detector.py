@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 
 from scikd.exceptions import StackingWarning
-from scikd.stacking._levels import Candidates, level_of
-from scikd.stacking._problem import Problem, deal_folds
-from scikd.stacking.comparison import add_losses, deal_bins, paired
+from scikd.stacking._levels import Level, level_of
+from scikd.stacking._problem import deal_folds
+from scikd.stacking.comparison import (
+    Comparison,
+    add_losses,
+    deal_bins,
+    held_out_sums,
+    paired,
+)
 
 __all__ = ["HeldOutCheck", "check_held_out"]
 
@@ -20,89 +26,122 @@ _SHARE = 9  # one part in nine is held out
 
 @dataclass(frozen=True)
 class HeldOutCheck:
-    """A combiner and the plain mean on a ninth of the groups, which neither was fitted to.
+    """A combiner and the plain mean of all models on rows that neither was fitted to.
+
+    Once on all folds, each left out in turn; and once on a ninth of the groups that is left out of
+    everything. Losses are mean squared errors, in the square of the unit of y, or log-losses, in
+    nats.
 
     Attributes
     ----------
     combiner : str
         Its name.
-    n_groups : int
-        How many groups of rows were held out; more than 2,000 count as 2,000.
+    fold_loss, fold_plain_loss : float
+        On the folds; of the combiner and of the mean.
+    fold_error : float
+        Standard error of the paired difference of these.
     loss, plain_loss : float
-        Mean squared error, in the square of the unit of y, or log-loss, in nats; of the combiner
-        fitted to the other eight ninths, and of the plain mean of all models.
+        On the ninth; NaN if there are too few groups to hold out two of them.
     error : float
-        Standard error of their paired difference.
+        Standard error of the paired difference of these.
+    n_groups : int
+        How many groups of rows the ninth has; beyond 2,000 they are counted by bins.
     """
 
     combiner: str
-    n_groups: int
+    fold_loss: float
+    fold_plain_loss: float
+    fold_error: float
     loss: float
     plain_loss: float
     error: float
+    n_groups: int
 
     @property
     def found(self) -> bool:
-        """Whether the combiner is worse by more than one standard error."""
-        return self.loss - self.plain_loss > self.error
+        """Whether the combiner is worse on the folds, or on the ninth by a standard error."""
+        on_folds = self.fold_loss > self.fold_plain_loss
+        return on_folds or self.loss - self.plain_loss > self.error
+
+    @property
+    def gains(self) -> bool:
+        """Whether the combiner is better on the folds by more than one standard error."""
+        return self.fold_plain_loss - self.fold_loss > self.fold_error
 
     def __str__(self) -> str:
-        verdict = "overfits: fell back to the mean" if self.found else "no overfitting found"
+        verdict = "overfits" if self.found else "gains" if self.gains else "gains nothing certain"
         return (
-            f"{self.combiner} {self.loss:.6g}, mean {self.plain_loss:.6g}, difference "
-            f"{self.loss - self.plain_loss:+.3g} +- {self.error:.2g} on {self.n_groups} held-out "
-            f"groups: {verdict}"
+            f"{self.combiner} {self.fold_loss:.5g}, mean {self.fold_plain_loss:.5g}, standard "
+            f"error {self.fold_error:.2g} on held-out folds; {self.loss:.5g}, "
+            f"{self.plain_loss:.5g}, {self.error:.2g} on {self.n_groups} groups held out of "
+            f"everything: {verdict}"
         )
 
 
 def check_held_out(
-    problem: Problem, candidates: Candidates, name: str, cv: Any, random_state: int
+    level: Level, name: str, cv: Any, random_state: int, comparison: Comparison | None = None
 ) -> HeldOutCheck | None:
-    """Hold out a ninth of the groups, and compare a candidate with the mean there.
+    """Compare a candidate with the mean where neither was fitted.
 
     Parameters
     ----------
-    problem : Problem
-        All rows.
-    candidates : Candidates
-        With one called ``"mean"``.
+    level : Level
+        All rows; one of its candidates is called ``"mean"``.
     name : str
         The one to check.
     cv : int, splitter, iterable of (train, test) or None
-        Folds of the rest; what is listed by row numbers is not used.
+        Folds of the rows without the ninth; what is listed by row numbers is not used.
     random_state : int
         Deals out the groups.
+    comparison : Comparison or None, default=None
+        Losses on the folds, if there are any already.
 
     Returns
     -------
     HeldOutCheck or None
-        None with fewer than two groups on either side.
+        None if nothing can be held out.
 
     Warns
     -----
     StackingWarning
         If the candidate is worse.
     """
-    ninth = deal_folds(problem, _SHARE, random_state)
-    held, rest = np.flatnonzero(ninth == 0), np.flatnonzero(ninth > 0)
-    bins = deal_bins(problem, random_state)
-    held_bins = np.unique(bins[held])
-    if len(held_bins) < 2:
+    if not level.folds:
         return None
-    cv = cv if cv is None or isinstance(cv, (int, np.integer)) or hasattr(cv, "split") else None
-    level = level_of(problem, candidates, cv, random_state, rows=rest)
-    models = [level.fitted(one).model for one in (name, "mean")]
-    sums, weight = np.zeros((int(bins.max()) + 1, 2)), np.zeros(int(bins.max()) + 1)
-    add_losses(level, held, models, bins, sums, weight)
-    sums, weight = sums[held_bins], weight[held_bins]
-    _, error = paired(sums[:, 0], sums[:, 1], weight)
+    bins, names = deal_bins(level.problem, random_state), (name, "mean")
+    if comparison is None:
+        sums, weight = held_out_sums(level, names, bins)
+    else:
+        columns = [comparison.names.index(one) for one in names]
+        sums, weight = comparison.sums[:, columns], comparison.weight
     loss, plain = (sums.sum(axis=0) / weight.sum()).tolist()
-    check = HeldOutCheck(name, len(held_bins), loss, plain, error)
+    error = paired(sums[:, 0], sums[:, 1], weight)[1]
+    on_a_ninth = _on_a_ninth(level, names, bins, cv, random_state)
+    check = HeldOutCheck(name, loss, plain, error, *on_a_ninth)
     if check.found:
         message = (
-            f"{name!r} did worse than the plain mean on the ninth of the groups that was held out: "
-            f"{loss:.6g} against {plain:.6g}, standard error {error:.2g}. The mean takes its "
-            "place. detector=False keeps it."
+            f"The plain mean takes the place of {name!r}, which did worse on rows that it was not "
+            f"fitted to ({check}). detector=False keeps it."
         )
         warnings.warn(message, StackingWarning, stacklevel=4)
     return check
+
+
+def _on_a_ninth(
+    level: Level, names: tuple[str, ...], bins: np.ndarray, cv: Any, random_state: int
+) -> tuple[float, float, float, int]:
+    """Return both losses, the standard error of their difference, and the number of groups."""
+    problem = level.problem
+    ninth = deal_folds(problem, _SHARE, random_state)
+    held, rest = np.flatnonzero(ninth == 0), np.flatnonzero(ninth > 0)
+    found = np.unique(bins[held])
+    if len(found) < 2:
+        return np.nan, np.nan, np.nan, 0
+    cv = cv if cv is None or isinstance(cv, (int, np.integer)) or hasattr(cv, "split") else None
+    below = level_of(problem, level.candidates, cv, random_state, rows=rest)
+    models = [below.fitted(one).model for one in names]
+    sums, weight = np.zeros((int(bins.max()) + 1, 2)), np.zeros(int(bins.max()) + 1)
+    add_losses(below, held, models, bins, sums, weight)
+    sums, weight = sums[found], weight[found]
+    loss, plain = (sums.sum(axis=0) / weight.sum()).tolist()
+    return loss, plain, paired(sums[:, 0], sums[:, 1], weight)[1], len(found)

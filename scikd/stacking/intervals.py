@@ -69,7 +69,7 @@ def bootstrap_weights(
         options = (5, random_state)
         level = level_of(replace(problem, fold=None), candidates, *options)
         folds = _folds(level) or (level.rows,)
-    pairs = [(k, rows[bins[rows] == b]) for k, rows in enumerate(folds) for b in np.unique(bins[rows])]
+    pairs = [(k, part) for k, rows in enumerate(folds) for part in _by_bin(rows, bins[rows])]
     grams = [Gram.of(problem.P, problem.y, problem.weight, rows=rows) for _, rows in pairs]
     place = np.array([k for k, _ in pairs])
     random = np.random.default_rng(random_state)
@@ -93,6 +93,11 @@ def _folds(level: Level) -> tuple[np.ndarray, ...] | None:
         return None
     held = np.sort(np.concatenate(level.folds))
     return level.folds if np.array_equal(held, level.rows) else None
+
+
+def _by_bin(rows: np.ndarray, bins: np.ndarray) -> list[np.ndarray]:
+    order = np.argsort(bins, kind="stable")
+    return np.split(rows[order], np.flatnonzero(np.diff(bins[order])) + 1)
 
 
 def _merged(grams: list[Gram], times: np.ndarray) -> Gram | None:

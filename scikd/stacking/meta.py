@@ -56,8 +56,10 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         The folds that are held out; None takes those given to `fit`, or deals out five. More than
         five given ones are merged into five.
     detector : bool, default=True
-        Whether to hold out a ninth of the groups beforehand, to fall back to the plain mean of all
-        models if the combiner does worse there by more than one standard error, and to warn.
+        Whether to fall back to the plain mean of all models, and to warn, if the combiner does
+        worse than that on held-out folds; or, by more than one standard error, on a ninth of the
+        groups that is held out of everything. A blend also gives way, without warning, if it gains
+        no more than one standard error on the folds. `score_` does not know of this choice.
     n_resamples : int, default=1000
         Bootstrap resamples of intervals.
     random_state : int, default=0
@@ -121,7 +123,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
     >>> P = {name: y + random.normal(scale=s, size=500) for name, s in zip("abc", (1, 1, 3))}
     >>> model = MetaRegressor().fit(P, y)
     >>> model.weights_.round(1)
-    array([0.5, 0.5, 0. ])
+    array([0.4, 0.3, 0. ])
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = BaseMeta._parameter_constraints | {
@@ -199,7 +201,6 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         model, level = self._learn(problem, candidates)
         n_models = self.n_features_in_
         self.names_ = problem.P.names[:n_models]
-        pool = level.gram.take(np.arange(n_models))
         self.combiner_, self.features_, self.feature_weights_ = model, None, np.zeros(0)
         if isinstance(model, Combination):
             self.combiner_, self.redundancy_ = model.combiner, model.redundancy
@@ -222,7 +223,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         if self.feature_weights_.any():
             needed[:] = True
         self.required_models_ = tuple(np.asarray(self.names_, dtype=object)[needed])
-        self._condition(pool, self.redundancy_)
+        self._condition(level.gram.take(np.arange(n_models)))
         return self
 
     def predict(self, P: Any) -> np.ndarray:
@@ -248,7 +249,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         check_is_fitted(self, "required_models_")
         predictions = self._taken(P, reset=False)
         if not isinstance(self.combiner_, LinearCombiner | None):
-            published: np.ndarray = self.combiner_.predict(predictions.values)
+            published: np.ndarray = self.combiner_.predict(predictions)
             return published
         needed = self._required
         weights = self.weights_ if needed.all() else self.weights_[needed]

@@ -1,5 +1,6 @@
 """scikit-learn's own checks of every estimator of stacking."""
 
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from scikd.stacking import (
@@ -9,7 +10,9 @@ from scikd.stacking import (
     InverseErrorCombiner,
     LeastSquares,
     MeanCombiner,
+    MetaClassifier,
     MetaFeatures,
+    MetaRegressor,
     NonNegativeCombiner,
     PublishedStack,
     RedundancyFilter,
@@ -41,7 +44,19 @@ TRANSFORMERS = [
 RECIPES = [PublishedStack(n_folds=2, inner_folds=2)]
 
 
-@parametrize_with_checks([*COMBINERS, *TRANSFORMERS, *RECIPES])
+QUICK = {"n_resamples": 20}
+META = [
+    MetaRegressor(**QUICK),
+    MetaRegressor(
+        "ridge", features=["std", "median"], evaluate="apparent", detector=False, **QUICK
+    ),
+    MetaClassifier(inputs="logit", evaluate=None, detector=False),
+]
+
+
+# The checks' data were made for other purposes: a combiner may well overfit there.
+@pytest.mark.filterwarnings("ignore::scikd.exceptions.StackingWarning")
+@parametrize_with_checks([*COMBINERS, *TRANSFORMERS, *RECIPES, *META])
 def test_scikit_learn_conformance(estimator, check):
     """All of scikit-learn's own checks."""
     check(estimator)

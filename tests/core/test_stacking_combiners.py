@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 from sklearn.base import clone
 from sklearn.linear_model import RidgeCV, enet_path
 from sklearn.metrics import mean_absolute_error, mean_squared_error
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GridSearchCV, KFold
 
 from scikd.exceptions import InvalidInputError
 from scikd.stacking import (
@@ -357,6 +358,27 @@ def test_a_weight_of_two_is_a_row_twice(combiner, seed):
     other = clone(combiner).fit(np.repeat(P, w, axis=0), np.repeat(y, w))
     np.testing.assert_allclose(one.weights_, other.weights_, atol=1e-6)
     assert one.intercept_ == pytest.approx(other.intercept_, abs=1e-6)
+
+
+@every
+def test_only_the_ratios_of_weights_matter(combiner):
+    P, y = pool(12)
+    w = np.random.default_rng(0).random(80)
+    one, other = clone(combiner).fit(P, y, w), clone(combiner).fit(P, y, 1e-3 * w)
+    np.testing.assert_allclose(one.weights_, other.weights_, atol=1e-7)
+
+
+def test_groups_and_folds_are_routed():
+    P, y = pool(13)
+    fold = np.arange(80) % 4
+    with sklearn.config_context(enable_metadata_routing=True):
+        combiner = ShrunkRidge().set_fit_request(fold=True, groups=True)
+        searched = GridSearchCV(combiner, {"alphas": [[1e-3, 1.0], [1.0, 10.0]]}, cv=3)
+        searched.fit(P, y, fold=fold, groups=np.arange(80) // 2)
+    assert searched.best_estimator_.path_.losses.shape == (2,)
+    asked = set(ShrunkRidge().get_metadata_routing().fit.requests)
+    assert asked == {"sample_weight", "fold", "groups", "row_id"}
+    assert not hasattr(ShrunkRidge(), "set_predict_request")
 
 
 @unchanged
