@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 from scikd.exceptions import InvalidInputError
 from scikd.stacking._predictions import Predictions
 from scikd.stacking.kernels import fill_rows
+from scikd.stacking.pool_kernels import first_unusable, normalise
 
 __all__ = ["Inputs", "as_cube", "blocks", "check_inputs", "linear_pool"]
 
@@ -47,10 +48,8 @@ def as_cube(predictions: Predictions, inputs: Inputs) -> Predictions:
 
 def _check_block(block: np.ndarray, names: tuple[str, ...], start: int) -> None:
     """Raise InvalidInputError unless the rows are probabilities, or NaN."""
-    sums = block.sum(axis=2)
-    bad = (block < 0).any(axis=2) | (np.abs(sums - 1.0) > _TOLERANCE)
-    if bad.any():
-        row, model = np.argwhere(bad)[0]
+    row, model = first_unusable(np.ascontiguousarray(block), _TOLERANCE)
+    if row >= 0:
         message = (
             f"Expected probabilities, non-negative and summing to one; {names[model]!r} gives "
             f"{block[row, model].tolist()} in row {start + row}. Scores and log-odds go in with "
@@ -63,7 +62,7 @@ def blocks(cube: Predictions) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield slices of rows with probabilities that sum to one, float64; NaN where missing."""
     for rows, block in cube.raw_blocks():
         copy = np.array(block, dtype=np.float64, order="C")
-        copy /= copy.sum(axis=2, keepdims=True)
+        normalise(copy)
         yield rows, copy
 
 

@@ -13,6 +13,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval as Range
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from scikd.exceptions import InvalidInputError
@@ -58,6 +59,11 @@ class BaseMeta(BaseEstimator):
         "random_state": [Range(Integral, 0, None, closed="left")],
     }
     _loss_name: ClassVar[str]
+
+    # scikit-learn knows its inputs by the name X, and would take P for something to be routed.
+    __metadata_request__fit = {"P": UNUSED}  # noqa: RUF012 - how scikit-learn wants it
+    __metadata_request__predict = {"P": UNUSED}  # noqa: RUF012 - as above
+    __metadata_request__predict_proba = {"P": UNUSED}  # noqa: RUF012 - as above
 
     combiner: Any
     redundancy: Any

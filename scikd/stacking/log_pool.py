@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy.special import softmax
+from sklearn.utils import check_random_state
 
 from scikd.exceptions import InvalidInputError
 from scikd.stacking._cubes import Inputs, blocks, linear_pool
@@ -21,6 +23,7 @@ __all__ = ["CENTRE_FLOOR", "LogPool", "floored", "floored_logs"]
 _ALPHAS = (np.inf, *np.logspace(4, -3, 15))
 _SURE = 16.0  # rows' worth of belief that the centre's exponent is one: a deviation of 1/4
 CENTRE_FLOOR = 1e-6  # floor of the centre: linear pools of several models seldom say zero
+_ENOUGH = 50_000  # rows to choose a penalty on: with more it hardly matters
 _PATH, _FINAL = 1e-8, 1e-13  # how exactly losses are minimised, in nats
 
 
@@ -47,7 +50,8 @@ class LogPool(ClassPool):
         Penalties to try, in units of the mean curvature of the loss along an exponent; `inf` is
         allowed. One alone is taken as it is.
     cv : int, splitter, iterable of (train, test) or None, default=None
-        Where the penalty is chosen: None takes the folds given to `fit`, or deals out five.
+        Where the penalty is chosen: None takes the folds given to `fit`, or deals out five. Of
+        more than 50,000 rows, so many are drawn for that; groups stay whole.
     floor : float, default=0.1
         Before logarithms are taken, every model is mixed with this share of the uniform
         distribution: a zero from a forest or a nearest neighbour would otherwise veto a class.
@@ -122,18 +126,43 @@ class LogPool(ClassPool):
     def _learn(self, problem: Problem) -> None:
         alphas = self._checked_alphas()
         with one_thread():
-            fitting = _Fitting(self, problem)
             losses = np.full(len(alphas), np.nan)
+            judged = self._judged(problem) if len(alphas) > 1 else problem
+            fitting = _Fitting(self, judged)
             if len(alphas) > 1:
-                losses = fitting.held_out(alphas, splits(problem, self.cv, self.random_state))
+                folds = splits(judged, self.cv, self.random_state)
+                losses = fitting.held_out(alphas, folds)
             best = 0 if np.isnan(losses).any() else int(np.argmin(losses))
-            exponents = fitting.path(alphas[: best + 1], fitting.weight, _FINAL)[-1]
+            if judged is not problem:
+                fitting = _Fitting(self, problem)
+            exponents = fitting.path(alphas[[best]], fitting.weight, _FINAL)[0]
         self.path_ = (alphas, losses)
         self.alpha_ = float(alphas[best])
         self.centre_weights_ = fitting.centre_weights
         self.centre_exponent_ = float(exponents[0])
         self.weights_ = exponents[1:]
         self.temperature_ = float(1.0 / exponents.sum())
+
+    def _judged(self, problem: Problem) -> Problem:
+        """Return the rows on which the penalty is chosen: enough of them, groups whole."""
+        if len(problem.y) <= _ENOUGH or not (self.cv is None or isinstance(self.cv, int)):
+            return problem
+        sizes = np.bincount(problem.groups)
+        order = check_random_state(self.random_state).permutation(len(sizes))
+        kept = order[np.cumsum(sizes[order]) <= _ENOUGH]
+        rows = np.flatnonzero(np.isin(problem.groups, kept) & (problem.weight > 0))
+        if len(rows) < _ENOUGH // 2:  # groups so large that few fit
+            return problem
+        fold = None if problem.fold is None else problem.fold[rows]
+        return replace(
+            problem,
+            P=problem.P.take(rows),
+            y=problem.y[rows],
+            weight=problem.weight[rows],
+            copies=problem.copies[rows],
+            groups=problem.groups[rows],
+            fold=fold,
+        )
 
     def _pool(self, block: np.ndarray) -> np.ndarray:
         logs = floored_logs(block, self.floor)

@@ -5,10 +5,41 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["candidate_losses", "linear_pass", "log_pass"]
+__all__ = ["candidate_losses", "first_unusable", "linear_pass", "log_pass", "normalise"]
 
 _ROWS = 128  # samples at a time: their features stay in the first cache
-_LOGS = 16  # probabilities multiplied before a logarithm is taken: none is below 2.3e-16
+_LANES = 32  # products that grow side by side, by vector instructions
+_FACTORS = 16  # probabilities >= 1e-15 that a product of at least _SMALL may grow by
+_SMALL = 1e-60
+
+
+@njit(cache=True, nogil=True)
+def first_unusable(block, tolerance):  # type: ignore[no-untyped-def]
+    """Return row and model of the first probabilities that are none, or (-1, -1).
+
+    Those of a model and row, shape (n_classes,), must be non-negative and sum to one; NaN passes.
+    """
+    for r in range(block.shape[0]):
+        for m in range(block.shape[1]):
+            total, low = 0.0, 0.0
+            for c in range(block.shape[2]):
+                total += block[r, m, c]
+                low = min(low, block[r, m, c])
+            if low < 0.0 or abs(total - 1.0) > tolerance:
+                return r, m
+    return -1, -1
+
+
+@njit(cache=True, nogil=True)
+def normalise(block):  # type: ignore[no-untyped-def]
+    """Divide probabilities by their sum, in place; one that is NaN makes those of its row so."""
+    for r in range(block.shape[0]):
+        for m in range(block.shape[1]):
+            total = 0.0
+            for c in range(block.shape[2]):
+                total += block[r, m, c]
+            for c in range(block.shape[2]):
+                block[r, m, c] /= total
 
 
 @njit(cache=True, nogil=True)
@@ -121,6 +152,32 @@ def linear_pass(q, w, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _sum_of_logs(q, pooled, old, new, floor):  # type: ignore[no-untyped-def]
+    """Return the sum of the logarithms of a mixture, by few logarithms of long products."""
+    n = len(q)
+    products = np.ones(_LANES)
+    total = 0.0
+    whole = n - n % _LANES
+    factors = 0
+    for start in range(0, whole, _LANES):
+        here, there = pooled[start : start + _LANES], q[start : start + _LANES]
+        for k in range(_LANES):
+            products[k] *= max(old * here[k] + new * there[k], floor)
+        factors += 1
+        if factors == _FACTORS:
+            factors = 0
+            for k in range(_LANES):
+                if products[k] < _SMALL:
+                    total += np.log(products[k])
+                    products[k] = 1.0
+    for i in range(whole, n):
+        total += np.log(max(old * pooled[i] + new * q[i], floor))
+    for k in range(_LANES):
+        total += np.log(products[k])
+    return total
+
+
+@njit(cache=True, nogil=True)
 def candidate_losses(q, w, pooled, step, floor, alike):  # type: ignore[no-untyped-def]
     """Return the weighted mean log-loss of a linear pool of `step` models and each further one.
 
@@ -135,7 +192,7 @@ def candidate_losses(q, w, pooled, step, floor, alike):  # type: ignore[no-untyp
     step : int
         How many they are.
     floor : float
-        Probabilities are clipped to [floor, 1 - floor].
+        Smallest probability; smaller ones count as this.
     alike : bool
         Whether all weights are the same: then one logarithm serves many samples.
     """
@@ -144,20 +201,11 @@ def candidate_losses(q, w, pooled, step, floor, alike):  # type: ignore[no-untyp
     old, new = step / (step + 1.0), 1.0 / (step + 1.0)
     total = w.sum()
     for m in range(n_models):
-        loss = 0.0
         if alike:
-            product = 1.0
-            for i in range(n):
-                p = old * pooled[i] + new * q[m, i]
-                product *= min(max(p, floor), 1.0 - floor)
-                if i % _LOGS == _LOGS - 1:
-                    loss -= np.log(product)
-                    product = 1.0
-            loss = (loss - np.log(product)) / n
-        else:
-            for i in range(n):
-                p = old * pooled[i] + new * q[m, i]
-                loss -= w[i] * np.log(min(max(p, floor), 1.0 - floor))
-            loss /= total
-        result[m] = loss
+            result[m] = _sum_of_logs(q[m], pooled, old, new, floor) / -n
+            continue
+        loss = 0.0
+        for i in range(n):
+            loss -= w[i] * np.log(max(old * pooled[i] + new * q[m, i], floor))
+        result[m] = loss / total
     return result

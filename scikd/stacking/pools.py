@@ -25,6 +25,7 @@ from scikd.stacking.pool_kernels import candidate_losses
 __all__ = ["BestPool", "GreedyPool", "LinearPool", "MeanPool"]
 
 CLIP = 1e-15  # what AutoGluon's log-loss clips to
+_TIE = 1e-12  # relative difference of losses that count as equal there
 _DECIMALS = 6  # to which AutoGluon rounds losses before it looks for ties
 _ROUNDED_ABOVE = 1e-4  # unless the first is smaller than this
 
@@ -261,22 +262,25 @@ def _select(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose models one at a time; return those of the best prefix, and their losses."""
     pooled, rounded = steps.start(), False
+    used = np.zeros(len(models), dtype=bool)
     order: list[int] = []
     trajectory: list[float] = []
     for step in range(n_steps):
         losses = steps.losses(models, pooled, step)
         losses[~np.isfinite(losses)] = np.inf
-        if np.isinf(losses).all():
+        losses = losses.round(_DECIMALS) if rounded else losses
+        low = losses.min()
+        if not low < np.inf:
             message = "Expected the metric to be finite for some model; it is for none."
             raise InvalidInputError(message)
-        losses = losses.round(_DECIMALS) if rounded else losses
-        best = np.flatnonzero(np.isclose(losses, losses.min(), rtol=1e-12, atol=0.0))
-        again = best[np.isin(models[best], order)]
-        chosen = random.choice(again if len(again) else best)
+        best = losses <= low + _TIE * abs(low)
+        best = np.flatnonzero(best & used if (best & used).any() else best)
+        chosen = best[0] if len(best) == 1 else random.choice(best)
         loss = float(losses[chosen])
         if step == 0 and abs(loss) > _ROUNDED_ABOVE:
             # From here on: equal models then tie, and are not both taken for a digit of noise.
             rounded, loss = True, round(loss, _DECIMALS)
+        used[chosen] = True
         order.append(int(models[chosen]))
         trajectory.append(loss)
         pooled = steps.add(pooled, order[-1], step)

@@ -274,6 +274,18 @@ class TestLog:
         np.testing.assert_allclose(pool.path_[1], expected, atol=3e-5)
         assert pool.alpha_ == alphas[int(np.argmin(expected))]
 
+    def test_the_penalty_of_many_rows_is_chosen_on_some(self, monkeypatch):
+        """Whole groups of them; the exponents are learnt from all."""
+        monkeypatch.setattr("scikd.stacking.log_pool._ENOUGH", 200)
+        groups = np.arange(len(y)) // 3
+        pool = LogPool(alphas=[100.0, 1.0, 0.01]).fit(P, y, groups=groups, fold=FOLD)
+        alone = LogPool(alphas=[pool.alpha_]).fit(P, y)
+        np.testing.assert_allclose(pool.weights_, alone.weights_)
+        monkeypatch.undo()
+        whole = LogPool(alphas=[100.0, 1.0, 0.01]).fit(P, y, groups=groups, fold=FOLD)
+        assert not np.allclose(pool.path_[1], whole.path_[1])
+        np.testing.assert_allclose(pool.path_[1], whole.path_[1], rtol=0.2)
+
     def test_a_certain_model_does_not_veto(self):
         """Zeros and ones, some of them wrong, leave the pool finite and better than the mean."""
         cube, truth = table(600, 4, 2)
