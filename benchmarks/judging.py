@@ -22,9 +22,9 @@ from scikd.demo.tables import Table, load_table
 from scikd.demo.tabular import split_table
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import StorageError
+from scikd.folds import grouped_folds
 from scikd.nested import nested_predict
 from scikd.out_of_fold import OutOfFold
-from scikd.students.folds import student_folds
 
 __all__ = ["run"]
 
@@ -82,7 +82,7 @@ def _one_split(table: Table, seed: int) -> dict[str, tuple[float, float, float]]
     ensemble = TeacherEnsemble(
         {name: suite[name] for name in TEACHERS}, weights="fit", progress=False
     )
-    folds = student_folds(X, y, 5, random_state=seed)
+    folds = grouped_folds(X, y, 5, random_state=seed)
 
     def labels(oof: OutOfFold) -> np.ndarray:
         return ensemble.calibrate(oof, y).combine(oof).mean["value"]

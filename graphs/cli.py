@@ -7,10 +7,7 @@ imports torch or compiled kernels, and ``scikd graphs --help`` shall not.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +70,8 @@ def _distill(
     ] = False,
 ) -> None:
     """Distil the graphs of a training set into a few weighted sets of trees."""
+    from scikd._bundles import room_for_bundle  # noqa: PLC0415
+
     from ._distill_options import mirage_of  # noqa: PLC0415
     from ._distill_run import distill_from  # noqa: PLC0415
     from .distilled import KIND  # noqa: PLC0415
@@ -80,7 +79,7 @@ def _distill(
 
     mirage = mirage_of(options)
     reading = {"split": split, "seed": seed, "label": label}
-    with _place_for(output, KIND, "are distilled graphs", overwrite=overwrite):
+    with room_for_bundle(output, KIND, "are distilled graphs", overwrite=overwrite):
         distilled, seconds = distill_from(mirage, dataset, n_jobs=n_jobs, reading=reading)
         path = distilled.save(output)
     typer.echo(f"{summary(distilled)}\nIt took {seconds:.3g} seconds.\n")
@@ -126,6 +125,7 @@ def _train(
 ) -> None:
     """Train a classifier on distilled graphs, or on graphs as they are."""
     from scikd._atomic import room_for  # noqa: PLC0415
+    from scikd._bundles import room_for_bundle  # noqa: PLC0415
     from scikd._options import plain_options  # noqa: PLC0415
 
     from ._training_run import train_from  # noqa: PLC0415
@@ -134,7 +134,7 @@ def _train(
 
     page = output.with_suffix(".html") if report is None else report
     reading = {"split": split, "seed": split_seed, "label": label}
-    with _place_for(output, KIND, "is a classifier", overwrite=overwrite), room_for(page):
+    with room_for_bundle(output, KIND, "is a classifier", overwrite=overwrite), room_for(page):
         logger.info("Reading %s", source)
         run = train_from(source, options, data=data, folder=folder, reading=reading)
         path = save_classifier(run.result.best, output)
@@ -190,32 +190,6 @@ def _evaluate(
     typer.echo(
         f"\nThe scores lie in {files[0]}, their summary in {files[1]}, the page in {files[2]}"
     )
-
-
-@contextmanager
-def _place_for(output: Path, kind: str, what: str, *, overwrite: bool) -> Iterator[None]:
-    """See that a bundle of a kind can be saved there, before the work that makes it."""
-    from scikd._atomic import new_folder  # noqa: PLC0415
-    from scikd.persistence import MANIFEST  # noqa: PLC0415
-
-    if output.is_dir() and any(output.iterdir()):
-        try:
-            found = json.loads((output / MANIFEST).read_bytes())["kind"]
-        except (OSError, ValueError, TypeError, KeyError):
-            found = "other content"
-        if found != kind:
-            message = f"Expected {output} to be new; it is a folder with {found}. Choose another."
-            raise InvalidInputError(message)
-        if not overwrite:
-            message = (
-                f"There {what} in {output} already. Choose another folder, or replace what is "
-                "there: --overwrite."
-            )
-            raise InvalidInputError(message)
-    elif output.is_file():
-        raise InvalidInputError(f"Expected a folder to make; {output} is a file. Choose another.")
-    with new_folder(output.parent):
-        yield
 
 
 BUILT = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils import _safe_indexing
@@ -14,6 +15,7 @@ from scikd.exceptions import (
     CorruptFileError,
     InvalidInputError,
     MismatchedLabelsError,
+    MissingPredictionsWarning,
     TeacherError,
 )
 from scikd.fingerprints import fingerprint_inputs, fingerprint_trained
@@ -22,11 +24,12 @@ from scikd.parallel import fan_out
 from scikd.quantities import PROBA, Quantity
 from scikd.teachers import EstimatorTeacher, Teacher
 
-__all__ = ["Fold", "align_classes", "common_quantity", "fold_results", "take"]
+__all__ = ["Errors", "Fold", "align_classes", "common_quantity", "fold_results", "take"]
 
 logger = logging.getLogger(__name__)
 
 Fold = tuple[np.ndarray, np.ndarray]
+Errors = Literal["raise", "missing"]
 
 
 def take(X: Any, rows: np.ndarray) -> Any:
@@ -92,21 +95,42 @@ def fold_results(
     store: LabelStore | None,
     n_jobs: int | None,
     progress: Progress,
-) -> Iterator[tuple[int, int | None, np.ndarray]]:
-    """Yield (teacher, fold, predictions of its test rows), and once all rows with fold None."""
+    errors: Errors = "raise",
+) -> Iterator[tuple[int, int | None, np.ndarray | None]]:
+    """Yield (teacher, fold, predictions of its test rows), and once all rows with fold None.
+
+    With ``errors="missing"`` the predictions of a teacher that fails are None, and a warning says
+    why.
+    """
+    if errors not in {"raise", "missing"}:
+        raise InvalidInputError(f"Expected errors to be 'raise' or 'missing'; got {errors!r}.")
     places = [
         (index, number)
         for index, teacher in enumerate(teachers)
         for number in (range(len(folds)) if teacher.trainable else [None])
     ]
     tasks = [
-        (teachers[index], X, y, sample_weight, None if number is None else folds[number], store)
+        (
+            teachers[index],
+            X,
+            y,
+            sample_weight,
+            None if number is None else folds[number],
+            store,
+            errors,
+        )
         for index, number in places
     ]
     results = fan_out(
         _fit_predict, tasks, n_jobs=n_jobs, description="out-of-fold", progress=progress
     )
-    for (index, number), (values, known) in zip(places, results, strict=True):
+    for (index, number), result in zip(places, results, strict=True):
+        if isinstance(result, str):
+            where = "" if number is None else f" Its predictions are missing in fold {number}."
+            warnings.warn(f"{result}{where}", MissingPredictionsWarning, stacklevel=4)
+            yield index, number, None
+            continue
+        values, known = result
         if classes is None:
             yield index, number, values
         else:
@@ -135,6 +159,24 @@ def _fit_predict(
     sample_weight: np.ndarray | None,
     fold: Fold | None,
     store: LabelStore | None,
+    errors: Errors,
+) -> tuple[np.ndarray, np.ndarray | None] | str:
+    """Return what `_trained` does; or what it says when it fails, if that is allowed."""
+    try:
+        return _trained(teacher, X, y, sample_weight, fold, store)
+    except TeacherError as error:
+        if errors == "raise":
+            raise
+        return str(error)
+
+
+def _trained(
+    teacher: Teacher,
+    X: Any,
+    y: Any,
+    sample_weight: np.ndarray | None,
+    fold: Fold | None,
+    store: LabelStore | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Train on one fold; return predictions of its test rows, and the classes that were seen.
 
@@ -152,7 +194,7 @@ def _fit_predict(
             "Give its rows weight, or split otherwise."
         )
         raise InvalidInputError(message)
-    weight = None if sample_weight is None else sample_weight[train]
+    weight = sample_weight[train] if teacher.weighted and sample_weight is not None else None
     X_train, y_train, X_test = take(X, train), take(y, train), take(X, test)
     if store is None or not isinstance(teacher, EstimatorTeacher):
         trained = teacher.fit(X_train, y_train, weight)

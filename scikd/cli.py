@@ -28,7 +28,7 @@ LAZY = {
     "md": ("scikd.md.cli", "Interatomic potentials: distil and run molecular dynamics."),
     "graphs": ("scikd.graphs.cli", "Graph neural networks: distil into a light student."),
     "finance": ("scikd.finance.cli", "Trading signals: distil and backtest."),
-    "stack": ("scikd.stacking.cli", "Ensembles: stack, prune and distil."),
+    "stack": ("scikd.stack_commands.cli", "Out-of-fold predictions of many models: combine them."),
 }
 """Sub-command to the module whose ``app`` it is, and its line in the help."""
 

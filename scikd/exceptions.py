@@ -13,6 +13,7 @@ Each is also the builtin that a caller would think of catching::
 
     ScikdWarning              (UserWarning)
     ├── DistillationWarning                   distilling is expected to hurt, or was declined
+    ├── MissingPredictionsWarning             a teacher failed, and is left out there
     └── StackingWarning                       a combiner was found to overfit, and was declined
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "InvalidInputError",
     "MismatchedLabelsError",
     "MissingExtraError",
+    "MissingPredictionsWarning",
     "SchemaError",
     "ScikdError",
     "ScikdWarning",
@@ -71,6 +73,10 @@ class ScikdWarning(UserWarning):
 
 class DistillationWarning(ScikdWarning):
     """Distilling is expected to hurt, or was declined."""
+
+
+class MissingPredictionsWarning(ScikdWarning):
+    """A teacher failed, and its predictions are left out where it did."""
 
 
 class StackingWarning(ScikdWarning):

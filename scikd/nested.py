@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from scikd._progress import Progress
-from scikd._training import Fold, common_quantity, fold_results
+from scikd._training import Errors, Fold, common_quantity, fold_results
+from scikd.exceptions import TeacherError
 from scikd.labels import LabelStore
 from scikd.out_of_fold import OutOfFold
 from scikd.teachers import Teacher, count_samples
@@ -27,6 +28,7 @@ def nested_predict(
     store: LabelStore | None = None,
     n_jobs: int | None = None,
     progress: Progress = "auto",
+    errors: Errors = "raise",
 ) -> tuple[OutOfFold, ...]:
     """Predict the training rows of every fold by teachers that saw neither them nor its test rows.
 
@@ -37,7 +39,7 @@ def nested_predict(
 
     Parameters
     ----------
-    teachers, X, y, sample_weight, classes, store, n_jobs, progress
+    teachers, X, y, sample_weight, classes, store, n_jobs, progress, errors
         As in `cross_predict`.
     folds : sequence of (ndarray, ndarray)
         From `make_folds`.
@@ -56,8 +58,10 @@ def nested_predict(
         return ()
     members: list[Any] = [None] * len(folds)
     for index, number, values in fold_results(
-        teachers, X, y, pairs, sample_weight, classes, store, n_jobs, progress
+        teachers, X, y, pairs, sample_weight, classes, store, n_jobs, progress, errors
     ):
+        if values is None:
+            continue
         for one, (train, _) in enumerate(folds):
             if members[one] is None:
                 members[one] = np.full((len(teachers), n_samples, *values.shape[1:]), np.nan)
@@ -69,6 +73,9 @@ def nested_predict(
     for (_, one), rows in wanted.items():
         covered[one, rows] = 1
     names = tuple(teacher.name for teacher in teachers)
+    if members[0] is None:
+        message = f"All of {len(teachers)} teachers failed in every pair of folds."
+        raise TeacherError(message)
     return tuple(
         OutOfFold(names, quantity.name, values, counts, classes)
         for values, counts in zip(members, covered, strict=True)

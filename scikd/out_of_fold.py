@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.model_selection import check_cv
 
 from scikd._progress import Progress
-from scikd._training import Fold, align_classes, common_quantity, fold_results, take
+from scikd._training import Errors, Fold, align_classes, common_quantity, fold_results, take
 from scikd.exceptions import InvalidInputError, TeacherError
 from scikd.labels import LabelStore
 from scikd.persistence import decode_labels, encode_labels, load_bundle, save_bundle
@@ -189,6 +189,7 @@ def cross_predict(
     store: LabelStore | None = None,
     n_jobs: int | None = None,
     progress: Progress = "auto",
+    errors: Errors = "raise",
 ) -> OutOfFold:
     """Train every teacher on every fold, and predict the rows that it has not seen.
 
@@ -212,16 +213,23 @@ def cross_predict(
         As in joblib, over (teacher, fold).
     progress : {"auto", True, False}, default="auto"
         Whether to show progress.
+    errors : {"raise", "missing"}, default="raise"
+        What to do where a teacher fails in a fold: stop, or warn and leave its predictions NaN.
 
     Returns
     -------
     OutOfFold
         The predictions, with uncovered rows marked.
 
+    Warns
+    -----
+    MissingPredictionsWarning
+        For every failure, with ``errors="missing"``.
+
     Raises
     ------
     TeacherError
-        If a teacher fails; the message names it.
+        If a teacher fails, or all fail everywhere; the message names it.
     InvalidInputError
         If the teachers predict different quantities.
 
@@ -234,9 +242,13 @@ def cross_predict(
     quantity = common_quantity(teachers, classes)
     counts = np.bincount(np.concatenate([test for _, test in folds]), minlength=count_samples(X))
     members: Any = None  # its shape is known with the first result
+    failed: list[tuple[int, int | None]] = []
     for index, number, values in fold_results(
-        teachers, X, y, folds, sample_weight, classes, store, n_jobs, progress
+        teachers, X, y, folds, sample_weight, classes, store, n_jobs, progress, errors
     ):
+        if values is None:
+            failed.append((index, number))
+            continue
         if members is None:
             members = np.zeros((len(teachers), len(counts), *values.shape[1:]))
         _same_shape(values, members, teachers[index].name)
@@ -245,7 +257,11 @@ def cross_predict(
             continue
         test = folds[number][1]
         members[index, test] += values / counts[test].reshape(-1, *([1] * (values.ndim - 1)))
+    if members is None:
+        message = f"All of {len(teachers)} teachers failed in every fold; see the warnings."
+        raise TeacherError(message)
     members[:, counts == 0] = np.nan
+    _without(members, failed, folds, counts)
     return OutOfFold(
         names=tuple(teacher.name for teacher in teachers),
         quantity=quantity.name,
@@ -254,6 +270,22 @@ def cross_predict(
         classes=classes,
         folds=folds,
     )
+
+
+def _without(
+    members: np.ndarray, failed: list[tuple[int, int | None]], folds: tuple[Fold, ...], counts: Any
+) -> None:
+    """Make means over all folds that test a row means over those in which a teacher succeeded."""
+    for index in {index for index, _ in failed}:
+        heard = counts.copy()
+        for number in (number for one, number in failed if one == index):
+            if number is None:
+                heard[:] = 0
+            else:
+                heard[folds[number][1]] -= 1
+        heard = heard.reshape(-1, *([1] * (members.ndim - 2)))
+        share = counts.reshape(heard.shape) / np.where(heard > 0, heard, 1)
+        members[index] = np.where(heard > 0, members[index] * share, np.nan)
 
 
 def _same_shape(values: np.ndarray, members: np.ndarray, name: str) -> None:

@@ -64,11 +64,14 @@ class Teacher(ABC):
     trainable : bool
         Whether `fit` makes a new teacher from training data. A teacher that is not trainable is
         asked for its predictions as it is.
+    weighted : bool
+        Whether training data come with their sample weights, where there are any.
     """
 
     name: str
     classes: np.ndarray | None = None
     trainable: bool = False
+    weighted: bool = True
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -193,11 +196,15 @@ class EstimatorTeacher(Teacher):
         `sklearn.frozen.FrozenEstimator` is never trained again.
     name : str or None, default=None
         Name of the teacher; the class name of the estimator if None.
+    weighted : bool, default=True
+        Whether sample weights are passed to the estimator, which must then take them. Without,
+        rows of weight zero are still kept from it.
     """
 
-    def __init__(self, estimator: Any, name: str | None = None) -> None:
+    def __init__(self, estimator: Any, name: str | None = None, *, weighted: bool = True) -> None:
         super().__init__(name or type(estimator).__name__)
         self.estimator = estimator
+        self.weighted = weighted
         self.trainable = type(estimator).__name__ != "FrozenEstimator"
 
     @property
@@ -228,7 +235,7 @@ class EstimatorTeacher(Teacher):
 
     def _fit(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> Self:
         estimator = fit_weighted(clone(self.estimator), X, y, sample_weight)
-        return type(self)(estimator, self.name)
+        return type(self)(estimator, self.name, weighted=self.weighted)
 
     def __repr__(self) -> str:
         return f"EstimatorTeacher({self.estimator!r}, name={self.name!r})"

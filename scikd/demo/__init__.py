@@ -19,6 +19,7 @@ __all__ = ["NEEDS", "SECTIONS", "Demo", "Options", "installed_sections", "run_de
 
 SECTIONS = {
     "tabular": "scikd.demo.tabular",
+    "stacking": "scikd.stack_commands.demo",
     "md": "scikd.md.demo",
     "graphs": "scikd.graphs.demo",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scikd.stacking._outer import held_out_predictions
 from scikd.stacking.combiners import (
     BestSingle,
     InverseErrorCombiner,
@@ -16,6 +17,8 @@ from scikd.stacking.detector import HeldOutCheck
 from scikd.stacking.diagnostics import Conditioning
 from scikd.stacking.elastic_net import ElasticNetCombiner
 from scikd.stacking.features import MetaFeatures
+from scikd.stacking.freezing import freeze
+from scikd.stacking.frozen import FrozenPool, FrozenStack, load_frozen
 from scikd.stacking.gram import Gram
 from scikd.stacking.greedy import GreedySelection
 from scikd.stacking.log_pool import LogPool
@@ -25,6 +28,7 @@ from scikd.stacking.pools import BestPool, GreedyPool, LinearPool, MeanPool
 from scikd.stacking.published import PublishedMember, PublishedStack
 from scikd.stacking.redundancy import RedundancyFilter, RedundantModel
 from scikd.stacking.shrunk_ridge import ShrunkRidge
+from scikd.stacking.stack import RegularizedStackingClassifier, RegularizedStackingRegressor
 
 __all__ = [
     "BestPool",
@@ -32,6 +36,8 @@ __all__ = [
     "Comparison",
     "Conditioning",
     "ElasticNetCombiner",
+    "FrozenPool",
+    "FrozenStack",
     "Gram",
     "GreedyPool",
     "GreedySelection",
@@ -52,6 +58,11 @@ __all__ = [
     "PublishedStack",
     "RedundancyFilter",
     "RedundantModel",
+    "RegularizedStackingClassifier",
+    "RegularizedStackingRegressor",
     "ShrunkRidge",
     "SimplexCombiner",
+    "freeze",
+    "held_out_predictions",
+    "load_frozen",
 ]

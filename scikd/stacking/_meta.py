@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from scipy.sparse import issparse
@@ -27,6 +27,9 @@ from scikd.stacking.detector import HeldOutCheck, check_held_out
 from scikd.stacking.diagnostics import Conditioning
 from scikd.stacking.gram import Gram
 from scikd.stacking.redundancy import RedundancyFilter
+
+if TYPE_CHECKING:
+    from scikd.stacking.frozen import FrozenPool, FrozenStack
 
 __all__ = ["BaseMeta", "Score", "redundancy_of", "refuse_bare"]
 
@@ -80,6 +83,28 @@ class BaseMeta(BaseEstimator):
     @abstractmethod
     def _default(self) -> str:
         """Return the name of the combiner that was asked for."""
+
+    def freeze(self, P: Any = None) -> FrozenStack | FrozenPool:
+        """Return the few numbers that this predicts by, verified to predict the same.
+
+        Parameters
+        ----------
+        P : as in `fit`, or None, default=None
+            Predictions to compare on; None makes some up at random.
+
+        Returns
+        -------
+        FrozenStack or FrozenPool
+            See `scikd.stacking.freezing.freeze`.
+
+        Raises
+        ------
+        InvalidInputError
+            If the two differ.
+        """
+        from scikd.stacking.freezing import freeze  # noqa: PLC0415 - it imports this module
+
+        return freeze(self, P)
 
     def _learn(self, problem: Problem, candidates: Candidates) -> tuple[Any, Level]:
         """Compare, check and score; return what is to be used, and the level of all rows."""

@@ -17,11 +17,11 @@ from scikd.stacking._problem import Problem, splits
 from scikd.stacking._threads import one_thread
 from scikd.stacking.kernels import fill_rows
 
-__all__ = ["LogPool"]
+__all__ = ["CENTRE_FLOOR", "LogPool", "floored", "floored_logs"]
 
 _ALPHAS = (np.inf, *np.logspace(4, -3, 15))
 _SURE = 16.0  # rows' worth of belief that the centre's exponent is one: a deviation of 1/4
-_CENTRE_FLOOR = 1e-6  # floor of the centre: linear pools of several models seldom say zero
+CENTRE_FLOOR = 1e-6  # floor of the centre: linear pools of several models seldom say zero
 _ENOUGH = 50_000  # rows to choose a penalty on: with more it hardly matters
 _PATH, _FINAL = 1e-8, 1e-13  # how exactly losses are minimised, in nats
 
@@ -155,7 +155,7 @@ class LogPool(ClassPool):
         return problem.take(rows)
 
     def _pool(self, block: np.ndarray) -> np.ndarray:
-        logs = _logs(block, self.floor)
+        logs = floored_logs(block, self.floor)
         scores = self.centre_exponent_ * self._centre(block, logs, self.centre_weights_)
         pooled: np.ndarray = softmax(scores + self.weights_ @ logs, axis=1)
         return pooled
@@ -165,7 +165,7 @@ class LogPool(ClassPool):
         if self.centre == "geometric":
             mean: np.ndarray = weights @ logs
             return mean
-        return np.log(_floored(linear_pool(block, weights), _CENTRE_FLOOR))
+        return np.log(floored(linear_pool(block, weights), CENTRE_FLOOR))
 
     def _checked_alphas(self) -> np.ndarray:
         """Return the penalties from large to small."""
@@ -199,7 +199,7 @@ class _Fitting:
         n, n_models, n_classes = self._cube.values.shape
         self._features = np.empty((n, n_classes - 1, n_models + 1))
         for rows, block in blocks(self._cube):
-            logs = _logs(block, pool.floor)
+            logs = floored_logs(block, pool.floor)
             free = (logs[:, :, :-1] - logs[:, :, -1:]).transpose(0, 2, 1)
             self._features[rows, :, 1:] = free
         self._at = np.r_[1.0, np.zeros(n_models)]
@@ -239,18 +239,18 @@ class _Fitting:
             used = weight > 0
             self.centre_weights = linear_weights(self._given[used], weight[used])
         for rows, block in blocks(self._cube):
-            logs = _logs(block, self._pool.floor)
+            logs = floored_logs(block, self._pool.floor)
             centre = self._pool._centre(block, logs, self.centre_weights)
             self._features[rows, :, 0] = centre[:, :-1] - centre[:, -1:]
 
 
-def _floored(proba: np.ndarray, floor: float) -> np.ndarray:
+def floored(proba: np.ndarray, floor: float) -> np.ndarray:
     """Mix probabilities with the uniform distribution."""
     return (1.0 - floor) * proba + floor / proba.shape[-1]
 
 
-def _logs(block: np.ndarray, floor: float) -> np.ndarray:
+def floored_logs(block: np.ndarray, floor: float) -> np.ndarray:
     """Return logarithms of floored probabilities; missing models are the mean of the others."""
-    logs = np.log(_floored(block, floor))
+    logs = np.log(floored(block, floor))
     fill_rows(logs)
     return logs

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import get_tags
+from sklearn.base import TransformerMixin
 from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -15,17 +14,18 @@ from sklearn.utils.metadata_routing import (
     _routing_enabled,
     process_routing,
 )
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
+from scikd._table_inputs import TableInputs
 from scikd.teachers import EstimatorTeacher
 
 if TYPE_CHECKING:
     from scikd.ensemble import TeacherEnsemble
 
-__all__ = ["Conventions", "checked_weight"]
+__all__ = ["Conventions"]
 
 
-class Conventions(TransformerMixin, BaseEstimator, ABC):
+class Conventions(TransformerMixin, TableInputs):
     """Routing of metadata, tags and representation of an estimator with teachers and a student."""
 
     teacher: Any
@@ -37,10 +37,6 @@ class Conventions(TransformerMixin, BaseEstimator, ABC):
     @abstractmethod
     def _ensemble(self) -> TeacherEnsemble:
         """Return the unfitted teachers."""
-
-    @abstractmethod
-    def _checked_inputs(self, X: Any, *, reset: bool) -> Any:
-        """Check inputs; frames go through as they are, since learners choose their columns."""
 
     @abstractmethod
     def _student(self) -> Any:
@@ -72,18 +68,9 @@ class Conventions(TransformerMixin, BaseEstimator, ABC):
             router.add(splitter=self.cv, method_mapping=split)
         return router
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        known = self.__dict__.get("_learners_accept")
-        for name in ("allow_nan", "sparse"):
-            if known is None:
-                learners = [*(member.estimator for member in self._members()), self.student]
-                asked = [get_tags(one).input_tags for one in learners if one is not None]
-                accepted = bool(asked) and all(getattr(tag, name) for tag in asked)
-            else:
-                accepted = known[name]
-            setattr(tags.input_tags, name, accepted)
-        return tags
+    def _learners(self) -> list[Any]:
+        learners = [*(member.estimator for member in self._members()), self.student]
+        return [one for one in learners if one is not None]
 
     def _members(self) -> list[EstimatorTeacher]:
         if self.teacher is None:
@@ -136,13 +123,3 @@ class Conventions(TransformerMixin, BaseEstimator, ABC):
             for suffix in suffixes
         ]
         return np.asarray(names, dtype=object)
-
-
-def checked_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
-    """Return sample weights as an array of shape (n_samples,), or None."""
-    if sample_weight is None:
-        return None
-    weight: np.ndarray = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=False
-    )
-    return weight

@@ -12,18 +12,19 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_consistent_length, check_random_state, get_tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from scikd._progress import Progress
+from scikd._table_inputs import checked_weight
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import DistillationWarning, InvalidInputError
+from scikd.folds import distinct_rows, grouped_folds
 from scikd.labels import LabelStore
 from scikd.nested import nested_predict
-from scikd.out_of_fold import Fold, OutOfFold, cross_predict, take
-from scikd.students._conventions import Conventions, checked_weight
+from scikd.out_of_fold import OutOfFold, cross_predict, take
+from scikd.students._conventions import Conventions
 from scikd.students.augmentation import as_augmenter
-from scikd.students.folds import distinct_rows, student_folds
 from scikd.students.lessons import (
     HeldOut,
     Lesson,
@@ -104,7 +105,9 @@ class Distilled(Conventions):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         truth, student, ensemble = self._truth(y), self._student(), self._ensemble()
         heard = np.arange(len(truth)) if weight is None else np.flatnonzero(weight)
-        folds = self._folds(X, y, weight, cv_groups, seed)
+        dealing: dict[str, Any] = {"classifier": self._classifier, "random_state": seed}
+        dealing |= {"groups": cv_groups, "sample_weight": weight}
+        folds = grouped_folds(X, y, self.cv, **dealing)
         training: dict[str, Any] = {
             "sample_weight": teacher_weight,
             "classes": getattr(self, "classes_", None),
@@ -170,19 +173,6 @@ class Distilled(Conventions):
             part = combined(expert, oof.members[:, test], take(X, test))
             total[test] += part / oof.counts[test, None]
         return total
-
-    def _folds(
-        self, X: Any, y: np.ndarray, weight: np.ndarray | None, groups: Any, seed: int
-    ) -> tuple[Fold, ...]:
-        """Return the folds; a row of weight zero is no row, and is dealt to none."""
-        options: dict[str, Any] = {"classifier": self._classifier, "random_state": seed}
-        dealt = isinstance(self.cv, (int, np.integer))
-        if weight is None or weight.all() or not dealt:
-            return student_folds(X, y, self.cv, groups=groups, **options)
-        rows = np.flatnonzero(weight)
-        groups = None if groups is None else np.asarray(groups)[rows]
-        folds = student_folds(take(X, rows), y[rows], self.cv, groups=groups, **options)
-        return tuple((rows[train], rows[test]) for train, test in folds)
 
     def _choose(self, judge: HeldOut, labels: np.ndarray, groups: Any, *, judged: bool) -> None:
         """Choose the teacher's weight, and warn where distilling is expected to hurt."""
@@ -290,34 +280,6 @@ class Distilled(Conventions):
                 raise InvalidInputError(message)
             X_unlabelled = self._checked_inputs(X_unlabelled, reset=False)
         return X, weight, X_unlabelled
-
-    def _checked_inputs(self, X: Any, *, reset: bool) -> Any:
-        """Check inputs; frames go through as they are, since learners choose their columns."""
-        if reset:  # asking every learner for its tags takes longer than a small prediction
-            self.__dict__.pop("_learners_accept", None)
-            tags = get_tags(self).input_tags
-            self._learners_accept = {"allow_nan": tags.allow_nan, "sparse": tags.sparse}
-            self._accepts_nan = True
-        if hasattr(X, "columns") and hasattr(X, "to_numpy"):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            if count_samples(X) == 0:
-                message = "Expected at least one sample; got an empty frame (n_samples=0)."
-                raise InvalidInputError(message)
-            return X
-        checked = validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse=["csr", "csc"] if self._learners_accept["sparse"] else False,
-            # In training the learners say themselves whether they take NaN: no pipeline with an
-            # imputer tells beforehand. Later NaN is welcome where it was in training.
-            ensure_all_finite="allow-nan" if self._accepts_nan else True,
-            ensure_min_samples=2 if reset else 1,
-        )
-        if reset:
-            values = checked.data if hasattr(checked, "tocsr") else checked
-            self._accepts_nan = bool(tags.allow_nan or np.isnan(values).any())
-        return checked
 
     def row_losses(self, y: Any, prediction: Any) -> np.ndarray:
         """Return the loss of every row, as it is used to choose and to report.

@@ -20,7 +20,7 @@ from sklearn.model_selection import (
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.svm import LinearSVC
 
-from scikd.exceptions import InvalidInputError, TeacherError
+from scikd.exceptions import InvalidInputError, MissingPredictionsWarning, TeacherError
 from scikd.labels import LabelStore
 from scikd.nested import nested_predict
 from scikd.out_of_fold import OutOfFold, align_classes, cross_predict, make_folds
@@ -279,3 +279,58 @@ def test_work_is_not_shared_among_no_jobs():
     with pytest.raises(InvalidInputError, match=r"at least 1 job, or -1 .*; got 0\.$"):
         list(fan_out(len, [("ab",)], n_jobs=0, progress=False))
     assert list(fan_out(len, [("ab",)], n_jobs=1, progress=False)) == [2]
+
+
+class Picky(LinearRegression):
+    """Fails where the first row is among the training rows."""
+
+    def fit(self, X, y, sample_weight=None):
+        """Refuse a row."""
+        if (X == FIRST).all(axis=1).any():
+            raise ValueError("not this row")
+        return super().fit(X, y, sample_weight)
+
+
+FIRST = X[0]
+
+
+def test_a_failure_is_an_error_or_missing():
+    """It costs the rows of its folds; where a row has other folds, the mean is over these."""
+    picky = as_teacher(Picky(), "picky")
+    with pytest.raises(TeacherError, match="'picky' failed to train: ValueError: not this row"):
+        out_of_fold([OLS, picky], X, y, 5)
+    cv = RepeatedKFold(n_splits=3, n_repeats=2, random_state=0)
+    with pytest.warns(MissingPredictionsWarning, match="missing in fold") as warned:
+        oof = out_of_fold([picky, OLS], X, y, cv, errors="missing")
+    assert len(warned) == 4
+    np.testing.assert_array_equal(oof.members[1], out_of_fold([OLS], X, y, cv).members[0])
+    total, count = np.zeros(len(X)), np.zeros(len(X))
+    for train, test in oof.folds:
+        if 0 in test:
+            total[test] += LinearRegression().fit(X[train], y[train]).predict(X[test])
+            count[test] += 1
+    assert set(count) == {0, 1, 2}
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(oof.members[0], total / count)
+
+
+@pytest.mark.filterwarnings("ignore::scikd.exceptions.MissingPredictionsWarning")
+def test_failures_of_nested_and_of_frozen_teachers_are_missing_too():
+    """Pairs of folds without a prediction stay empty, and so does a function that fails."""
+    picky, broken = as_teacher(Picky(), "picky"), CallableTeacher(lambda _: 1 / 0, "broken")
+    folds = make_folds(X, y, KFold(3))
+    options = {"progress": False, "errors": "missing"}
+    nested = nested_predict([picky, OLS], X, y, folds, **options)
+    plain = nested_predict([OLS], X, y, folds, progress=False)
+    for number, (part, alone) in enumerate(zip(nested, plain, strict=True)):
+        np.testing.assert_array_equal(part.members[1], alone.members[0])
+        # The first row is of fold 0, and so trains whom folds 1 and 2 leave out.
+        expected = alone.members[0].copy()
+        expected[folds[{0: 0, 1: 2, 2: 1}[number]][1]] = np.nan
+        np.testing.assert_array_equal(part.members[0], expected)
+    oof = cross_predict([broken, OLS], X, y, folds, **options)
+    assert np.isnan(oof.members[0]).all()
+    with pytest.raises(TeacherError, match="All of 1 teachers failed in every fold"):
+        cross_predict([broken], X, y, folds, **options)
+    with pytest.raises(InvalidInputError, match="'raise' or 'missing'; got 'ignore'"):
+        cross_predict([OLS], X, y, folds, progress=False, errors="ignore")

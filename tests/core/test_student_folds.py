@@ -14,8 +14,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.tree import DecisionTreeRegressor
 
 from scikd.exceptions import InvalidInputError
+from scikd.folds import distinct_rows, grouped_folds
 from scikd.students.augmentation import ColumnResample, NeighbourSwap, as_augmenter
-from scikd.students.folds import distinct_rows, student_folds
 from scikd.students.mixing import best_weight, choose_mixture, mean_and_error
 from scikd.students.soft_labels import SoftClassifier, resolve_soft_labels, simplex_projection
 
@@ -32,9 +32,9 @@ class TestFolds:
         rows = np.array(kinds, dtype=float)[:, None]
         if len(set(kinds)) < cv:
             with pytest.raises(InvalidInputError, match="distinct samples"):
-                student_folds(rows, rows[:, 0], cv)
+                grouped_folds(rows, rows[:, 0], cv)
             return
-        folds = student_folds(rows, rows[:, 0], cv, random_state=0)
+        folds = grouped_folds(rows, rows[:, 0], cv, random_state=0)
         held = np.concatenate([test for _, test in folds])
         np.testing.assert_array_equal(np.sort(held), np.arange(len(rows)))
         for train, test in folds:
@@ -44,7 +44,7 @@ class TestFolds:
         """Every fold has its share of every class, rare ones included."""
         labels = np.r_[np.zeros(100, int), np.ones(7, int)]
         rows = np.arange(107.0)[:, None]
-        folds = student_folds(rows, labels, 5, classifier=True, random_state=1)
+        folds = grouped_folds(rows, labels, 5, classifier=True, random_state=1)
         counts = np.array([np.bincount(labels[test], minlength=2) for _, test in folds])
         assert np.ptp(counts[:, 0]) <= 1
         assert np.ptp(counts[:, 1]) <= 1
@@ -54,7 +54,7 @@ class TestFolds:
         rows = np.arange(12.0)[:, None]
         rows[6] = rows[0]
         groups = np.repeat(np.arange(6), 2)
-        for train, test in student_folds(rows, rows[:, 0], 3, groups=groups, random_state=0):
+        for train, test in grouped_folds(rows, rows[:, 0], 3, groups=groups, random_state=0):
             assert not set(groups[train]) & set(groups[test])
             assert not set(rows[train, 0]) & set(rows[test, 0])
 
@@ -75,7 +75,7 @@ class TestFolds:
     def test_too_many_folds_are_refused(self, cv):
         """The message says how many there are."""
         with pytest.raises(InvalidInputError, match="n_samples=442 distinct samples"):
-            student_folds(X, y, cv)
+            grouped_folds(X, y, cv)
 
 
 class TestMixing:

@@ -10,9 +10,9 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
 from scikd.exceptions import InvalidInputError
-from scikd.out_of_fold import Fold, make_folds
+from scikd.out_of_fold import Fold, make_folds, take
 
-__all__ = ["distinct_rows", "student_folds"]
+__all__ = ["distinct_rows", "grouped_folds"]
 
 
 def distinct_rows(X: Any) -> np.ndarray:
@@ -48,16 +48,17 @@ def _row_keys(X: Any) -> list[bytes]:
     return [hashlib.sha256(repr(row.tolist()).encode()).digest() for row in values]
 
 
-def student_folds(
+def grouped_folds(
     X: Any,
     y: np.ndarray,
     cv: Any,
     *,
     groups: Any = None,
+    sample_weight: np.ndarray | None = None,
     classifier: bool = False,
     random_state: Any = None,
 ) -> tuple[Fold, ...]:
-    """Return the folds on which teachers and student are judged.
+    """Return the folds on which models are trained and judged.
 
     An integer ``cv`` deals out the distinct rows, so that all copies of a row land in one fold and
     a row of weight two is dealt like two copies of it; with groups it deals out the groups, joined
@@ -73,6 +74,8 @@ def student_folds(
         Number of folds, or how to split.
     groups : array-like of shape (n_samples,) or None, default=None
         Rows of one group stay in one fold.
+    sample_weight : ndarray of shape (n_samples,) or None, default=None
+        A row of weight zero is no row: an integer ``cv`` deals it to no fold.
     classifier : bool, default=False
         Whether to stratify by class.
     random_state : int, RandomState or None, default=None
@@ -90,7 +93,18 @@ def student_folds(
     """
     if not isinstance(cv, (int, np.integer)):
         return make_folds(X, y, cv, groups=groups, classifier=classifier)
-    cv = int(cv)
+    if sample_weight is not None and not sample_weight.all():
+        rows = np.flatnonzero(sample_weight)
+        groups = None if groups is None else np.asarray(groups)[rows]
+        dealt = _dealt(take(X, rows), y[rows], int(cv), groups, classifier, random_state)
+        return tuple((rows[train], rows[test]) for train, test in dealt)
+    return _dealt(X, y, int(cv), groups, classifier, random_state)
+
+
+def _dealt(
+    X: Any, y: np.ndarray, cv: int, groups: Any, classifier: bool, random_state: Any
+) -> tuple[Fold, ...]:
+    """Deal out distinct rows, or groups."""
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     if groups is not None:
         merged = _merged(np.asarray(groups), distinct_rows(X))
