@@ -141,8 +141,8 @@ def verdicts(found: Mapping[str, Evaluation]) -> list[Row]:
             ]
             if pairs:
                 of_seeds = [
-                    np.mean([ours[seed] - theirs[seed] for ours, theirs in pairs])
-                    for seed in pairs[0][0]
+                    np.mean([ours[seed] - theirs[seed] for ours, theirs in pairs if seed in theirs])
+                    for seed in sorted(set().union(*(theirs for _, theirs in pairs)))
                 ]
                 error = np.std(of_seeds, ddof=1) / len(of_seeds) ** 0.5 if len(of_seeds) > 1 else 0
                 gains[name] = float(np.mean(of_seeds)), float(error)

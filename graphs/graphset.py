@@ -50,7 +50,7 @@ class GraphSet:
     ------
     InvalidInputError
         If shapes do not fit, a graph has no nodes, an arc leaves its graph, or a feature is not a
-        finite number. The message names the graphs, counted from 0.
+        finite number. The message names the graphs, and in each its nodes and arcs, counted from 0.
     """
 
     node_ptr: np.ndarray
@@ -93,19 +93,33 @@ class GraphSet:
         InvalidInputError
             If there are no graphs, only some have one of these, or their widths differ.
         """
-        graphs = list(dataset)
+        try:
+            graphs = list(dataset)  # of what has no __iter__ too, such as torch's Subset
+        except TypeError as error:
+            message = (
+                f"Expected a data set, or a list, of torch_geometric's graphs; got {dataset!r}."
+            )
+            raise InvalidInputError(message) from error
         if not graphs:
             raise InvalidInputError("Expected at least one graph; got none.")
         bare = [g for g, data in enumerate(graphs) if getattr(data, "edge_index", None) is None]
         if bare:
             message = f"Expected an edge_index in each graph; {_numbers(bare)} has none."
+            if len(bare) == len(graphs):  # a single graph gives the names of its tensors
+                kind = type(graphs[0]).__name__
+                message += f" They are of type {kind}; put a single graph into a list."
             raise InvalidInputError(message)
         n_nodes = np.array([data.num_nodes for data in graphs], dtype=np.int64)
         arcs = [_array(data.edge_index) for data in graphs]
         wrong = [g for g, a in enumerate(arcs) if a.ndim != 2 or len(a) != 2]
+        wrong_type = [g for g, a in enumerate(arcs) if a.size and a.dtype.kind not in "iu"]
         if wrong:
             shape = arcs[wrong[0]].shape
             message = f"Expected edge_index of shape (2, n_arcs); {_numbers(wrong)} has {shape}."
+            raise InvalidInputError(message)
+        if wrong_type:
+            dtype = arcs[wrong_type[0]].dtype
+            message = f"Expected edge_index of integers; {_numbers(wrong_type)} has {dtype}."
             raise InvalidInputError(message)
         n_arcs = np.array([a.shape[1] for a in arcs], dtype=np.int64)
         node_ptr = pointers(n_nodes)
@@ -321,10 +335,11 @@ def _check_arcs(graphs: GraphSet, counts: np.ndarray, note: _Note) -> None:
     where = np.flatnonzero(outside)
 
     def says(g: int) -> str:
-        arc = where[np.searchsorted(where, graphs.arc_ptr[g])]
+        arc, start = where[np.searchsorted(where, graphs.arc_ptr[g])], graphs.node_ptr[g]
         return (
-            f"expected arcs between its nodes {graphs.node_ptr[g]} to {graphs.node_ptr[g + 1] - 1};"
-            f" arc {arc} goes from {graphs.sources[arc]} to {graphs.targets[arc]}"
+            f"expected arcs between its nodes 0 to {graphs.node_ptr[g + 1] - start - 1}; its arc "
+            f"{arc - graphs.arc_ptr[g]} goes from {graphs.sources[arc] - start} to "
+            f"{graphs.targets[arc] - start}"
         )
 
     note(np.unique(owner[where]), says)
@@ -335,7 +350,7 @@ def _check_finite(features: np.ndarray, ptr: np.ndarray, name: str, note: _Note)
 
     def says(g: int) -> str:
         row = rows[np.searchsorted(rows, ptr[g])]
-        return f"expected finite {name}; row {row} is {features[row].tolist()}"
+        return f"expected finite {name}; its row {row - ptr[g]} is {features[row].tolist()}"
 
     note(np.unique(np.searchsorted(ptr, rows, side="right") - 1), says)
 

@@ -200,7 +200,11 @@ class MinedSets:
 
 
 def sets_within(
-    transactions: ClassTransactions, kind: Kind, max_sets: int, least: int
+    transactions: ClassTransactions,
+    kind: Kind,
+    max_sets: int,
+    least: int,
+    limit: int | None = None,
 ) -> MinedSets:
     """Find the most frequent sets, by the lowest support that gives no more than so many.
 
@@ -214,16 +218,23 @@ def sets_within(
         The most that may be found.
     least : int
         The lowest support to try.
+    limit : int or None, default=None
+        How many the highest support may give.
 
     Returns
     -------
     MinedSets
         The sets; more than ``max_sets`` only if the highest support gives them.
+
+    Raises
+    ------
+    InvalidInputError
+        If the highest support gives more than ``limit``.
     """
     # Down by halves until there are too many, then by bisection: a support far below what is
     # needed would have items and sets without end.
     high = max(least, transactions.most)
-    best, low = transactions.frequent(high, kind), high
+    best, low = transactions.frequent(high, kind, limit), high
     while low > least:
         low = max(least, low // 2)
         try:

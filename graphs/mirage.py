@@ -82,7 +82,8 @@ class Mirage(BaseEstimator):
         ``labels`` and ``contrast``. ``"lossless"`` keeps every graph as the set of all its trees:
         nothing is lost to a network of up to ``n_hops`` layers, which trains several times faster.
     max_sets : int, default=100000
-        More frequent sets than these, of a class, are an error, before memory is full.
+        More frequent sets than these, of a class, are an error, before memory is full. With a
+        budget: more of the largest support.
 
     Attributes
     ----------
@@ -310,7 +311,7 @@ class Mirage(BaseEstimator):
             most = budget // LEAST_BYTES_OF_A_SET + 1
             floor = least if self.min_support is not None else np.full(len(least), 2)
             mined = [
-                sets_within(part, self.itemsets, most, int(s))
+                sets_within(part, self.itemsets, most, int(s), self.max_sets)
                 for part, s in zip(transactions, floor, strict=True)
             ]
         if self.labels == "shares" or self.contrast is not None:

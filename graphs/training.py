@@ -250,6 +250,13 @@ def _check_data(
     model: GraphClassifier | None,
     settings: ClassifierSettings,
 ) -> None:
+    for part in (train, validation):
+        if part is not None and not isinstance(part, MergedGraphs):
+            message = (
+                f"Expected MergedGraphs; got {type(part).__name__}. Merge them: MergedGraphs.of("
+                f"distilled.prepare(graphs), {settings.n_layers}, classes=distilled.classes)."
+            )
+            raise InvalidInputError(message)
     if train.y is None or not len(train):
         raise InvalidInputError("Expected graphs with classes to train on; got none.")
     found = torch.unique(train.y).tolist()

@@ -82,7 +82,7 @@ def test_features_that_are_not_finite_are_named(value):
     edges = torch.tensor([[0, 1], [1, 0]])
     graphs = [Data(x=torch.ones(2, 1), edge_index=edges, y=k) for k in (0, 1)]
     graphs[1].x[0] = value
-    with pytest.raises(InvalidInputError, match=rf"graph 1: .* node_features; row 2 is \[{value}"):
+    with pytest.raises(InvalidInputError, match=rf"graph 1: .* its row 0 is \[{value}"):
         Mirage(2).fit(graphs)
 
 

@@ -171,11 +171,11 @@ def test_a_graph_that_is_not_there_is_refused(two, indices):
         ({"node_ptr": [0, 4, 4]}, "graph 1: expected at least one node; it has 0"),
         ({"node_ptr": [0, 5, 4]}, "graph 1: expected at least one node; it has -1"),
         ({"arc_ptr": [0, 6, 5]}, "graph 1: expected arcs of its own; arc_ptr descends by 1"),
-        ({"sources": [0, 1, 1, 3, 3]}, "graph 0: .* nodes 0 to 2; arc 3 goes from 3 to 1"),
-        ({"targets": [1, 0, 2, 1, 4]}, "graph 1: .* nodes 3 to 3; arc 4 goes from 3 to 4"),
-        ({"targets": [-1, 0, 2, 1, 3]}, "graph 0: .* arc 0 goes from 0 to -1"),
-        ({"node_features": [[1.0], [2.0], [3.0], [np.nan]]}, r"graph 1: .* row 3 is \[nan\]"),
-        ({"edge_features": [[1.0]] * 3 + [[np.inf]] * 2}, "graph 0: .* edge_features; row 3"),
+        ({"sources": [0, 1, 1, 3, 3]}, "graph 0: .* nodes 0 to 2; its arc 3 goes from 3 to 1"),
+        ({"targets": [1, 0, 2, 1, 4]}, "graph 1: .* nodes 0 to 0; its arc 0 goes from 0 to 1"),
+        ({"targets": [-1, 0, 2, 1, 3]}, "graph 0: .* its arc 0 goes from 0 to -1"),
+        ({"node_features": [[1.0], [2.0], [3.0], [np.nan]]}, r"graph 1: .* its row 0 is \[nan\]"),
+        ({"edge_features": [[1.0]] * 3 + [[np.inf]] * 2}, "graph 0: .* edge_features; its row 3"),
         ({"node_ptr": [0, 3, 5]}, r"node_ptr from \[0, 5\] instead of \[0, 4\]"),
         ({"node_ptr": [1, 3, 4]}, r"node_ptr from \[1, 4\] instead of \[0, 4\]"),
         ({"node_ptr": []}, "node_ptr of length 0"),
@@ -262,6 +262,7 @@ def test_an_in_memory_dataset_is_taken(pyg, torch, tmp_path, two):
 
     assert_equal(GraphSet.from_pyg(Small()), two)
     assert_equal(GraphSet.from_pyg(Small()[1:]), two.select([1]))
+    assert_equal(GraphSet.from_pyg(torch.utils.data.Subset(Small(), [1])), two.select([1]))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
@@ -293,6 +294,13 @@ def test_what_pyg_cannot_mean_is_refused(pyg, torch):
         GraphSet.from_pyg([path(pyg, torch), pyg.Data(x=torch.ones(2, 1))])
     with pytest.raises(InvalidInputError, match=r"graph 0 has \(3, 2\)"):
         GraphSet.from_pyg([pyg.Data(edge_index=torch.zeros(3, 2, dtype=torch.int64), num_nodes=1)])
+    for one in (path(pyg, torch), "molecules"):
+        with pytest.raises(InvalidInputError, match="of type .*; put a single graph into a list"):
+            GraphSet.from_pyg(one)
+    with pytest.raises(InvalidInputError, match="a data set, or a list, .*; got None"):
+        GraphSet.from_pyg(None)
+    with pytest.raises(InvalidInputError, match="edge_index of integers; graph 0 has float32"):
+        GraphSet.from_pyg([pyg.Data(edge_index=torch.tensor([[0.0], [0.5]]), num_nodes=2)])
     with pytest.raises(InvalidInputError, match="x in each graph or in none; graph 0 has none"):
         GraphSet.from_pyg([path(pyg, torch), path(pyg, torch, x=torch.ones(2, 1))])
     with pytest.raises(InvalidInputError, match="y in each graph or in none; graph 1 has none"):

@@ -331,6 +331,24 @@ def test_a_budget_for_graphs_that_have_nothing_in_common_is_refused(graphs):
         Mirage(1, budget=1000).fit(numbered)
 
 
+@pytest.mark.parametrize("support", [{"budget": 1000}, {"min_support": 1}])
+def test_sets_without_end_are_refused(support):
+    """Equal graphs of 40 different nodes hold 2^40 sets of trees."""
+    n, nodes = 4, 40
+    alike = GraphSet(
+        node_ptr=nodes * np.arange(n + 1),
+        arc_ptr=np.zeros(n + 1, int),
+        sources=[],
+        targets=[],
+        node_features=np.tile(np.arange(nodes), n)[:, None],
+        edge_features=np.empty((0, 0)),
+        y=np.arange(n) % 2,
+    )
+    with pytest.raises(InvalidInputError, match="at most max_sets=1000 all sets"):
+        Mirage(1, itemsets="all", max_sets=1000, **support).fit(alike)
+    assert len(Mirage(1, max_sets=1000, **support).fit(alike).distilled_) == 1
+
+
 def test_labels_that_mean_nothing_are_refused(graphs):
     n_graphs = len(graphs)
     for y, message in (

@@ -285,6 +285,11 @@ def test_bad_data_are_refused():
         train(unlabelled)
     with pytest.raises(InvalidInputError, match="Expected graphs with classes to validate on"):
         train(data, validation=unlabelled)
+    for raw in (labelled(12), labelled(12).to_pyg()):
+        with pytest.raises(InvalidInputError, match="Expected MergedGraphs; got .*distilled.prep"):
+            train(data, validation=raw)
+    with pytest.raises(InvalidInputError, match="Expected MergedGraphs; got GraphSet"):
+        train(labelled(12))
     other = merged(replace(labelled(13), y=labelled(13).y + 1))
     with pytest.raises(InvalidInputError, match=r"classes \[0, 1\], in this order.*got \[1, 2\]"):
         train(data, validation=other)
