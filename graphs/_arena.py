@@ -173,7 +173,7 @@ class Arena:
         def train() -> list[ClassifierTeacher]:
             data = self._merged(self.train)
             seeds = range(TEACHER_SEEDS, TEACHER_SEEDS + self.options.n_teachers)
-            # A sum over nodes would tell them, of every set of a few trees, that it is a small graph.
+            # A sum over nodes would tell them of every set of a few trees that it is a small graph.
             models = [self._trained(data, "mean", seed, whole=True).best for seed in seeds]
             return [
                 ClassifierTeacher(model, f"seed {seed}")
