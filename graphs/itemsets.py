@@ -22,6 +22,7 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
+from ._limits import TooManySetsError
 from ._pointers import take_runs
 from .kernels import itemsets as kernels
 
@@ -157,8 +158,10 @@ def mine(
 
     Raises
     ------
+    TooManySetsError
+        If there are more than `max_sets`; an `InvalidInputError`.
     InvalidInputError
-        If there are more than `max_sets`, or the arguments do not fit.
+        If the arguments do not fit.
 
     Notes
     -----
@@ -205,7 +208,7 @@ def mine(
             f"{min_support}: raise min_support or max_sets"
             + (f", or look for the {fewer} sets only" if fewer else "")
         )
-        raise InvalidInputError(message)
+        raise TooManySetsError(message)
     sizes = np.diff(ptr)
     order = kernels.sort_sets(ptr, items, supports, np.lexsort((sizes, -supports)))
     places, sorted_ptr = take_runs(ptr, order)

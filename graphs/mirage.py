@@ -23,6 +23,7 @@ from scikd.exceptions import InvalidInputError
 
 from ._budget import Joiner, within_budget
 from ._classes import labels_of
+from ._limits import NothingFrequentError
 from ._pointers import take_runs
 from .distilled import DistilledGraphs
 from .graphset import GraphSet
@@ -414,7 +415,7 @@ def _refuse_rare(
         f"Expected a tree of {n_hops} hops in at least {' and in '.join(lines)}. Lower "
         "min_support, or take fewer hops."
     )
-    raise InvalidInputError(message)
+    raise NothingFrequentError(message)
 
 
 def _whole_graphs(
