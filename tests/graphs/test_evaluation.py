@@ -377,6 +377,7 @@ def test_graphs_outside_the_split_do_not_count():
     ("options", "message"),
     [
         ({"methods": ("random", "magic")}, r"Expected methods among .*; got \['magic'\]"),
+        ({"readouts": ("max", "sum")}, r"Expected readouts among .*; got \['max'\]"),
         ({"seeds": 0}, "Expected seeds to be at least 1; got 0"),
         ({"n_teachers": 0}, "Expected n_teachers to be at least 1; got 0"),
     ],
