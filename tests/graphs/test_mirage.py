@@ -201,6 +201,26 @@ def test_supports_are_the_numbers_of_graphs_that_hold_a_set(graphs):
     assert distilled.select(some).supports.tolist() == [expected[1], expected[0]]
 
 
+def test_sets_are_selected_as_graphs_are(graphs, tmp_path):
+    distilled = Mirage(1, min_support=0.2).fit(graphs).distilled_
+    n = len(distilled)
+    mask = np.arange(n) % 2 == 1
+    for asked, same in (
+        (mask, np.flatnonzero(mask)),
+        ([-1, 0], [n - 1, 0]),
+        (range(n), np.arange(n)),
+    ):
+        found, expected = distilled.select(asked).arrays, distilled.select(np.array(same)).arrays
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+    none = distilled.select([])
+    assert len(none) == none.trees.n_trees(1) == 0
+    assert len(DistilledGraphs.load(none.save(tmp_path / "none"))) == 0
+    for wrong in ([n], [-n - 1], [0.5], [[0]], mask[1:]):
+        with pytest.raises(InvalidInputError, match=f"numbers of sets from 0 to {n - 1}, or {n} t"):
+            distilled.select(wrong)
+
+
 def test_forests_are_what_the_sets_say(graphs):
     pytest.importorskip("torch_geometric")
     distilled = Mirage(2, min_support=0.1).fit(graphs).distilled_
