@@ -185,7 +185,7 @@ def mine(
     if max_sets is not None:
         numbers["max_sets"] = (max_sets, 1)
     for name, (value, least) in numbers.items():
-        if not isinstance(value, Integral) or value < least:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             message = f"expected {name} to be an integer of {least} or more, got {value!r}"
             raise InvalidInputError(message)
     bits = _checked_bits(bits, n_transactions)

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from itertools import compress
 from typing import Any, Literal, get_args
 
@@ -39,7 +40,8 @@ __all__ = ["Mirage", "parse_bytes"]
 
 LEAST_BYTES_OF_A_SET = 8  # size, root, count and class of 1 byte each, and a weight of 4
 AUTO_SUPPORT = 0.1  # of the graphs of a class, where neither budget nor support is given
-UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
+UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 
 Support = int | float | Sequence[int | float] | Mapping[Any, int | float]
 
@@ -358,7 +360,8 @@ def parse_bytes(size: int | str) -> int:
     Parameters
     ----------
     size : int or str
-        kB and MB are powers of 1000, KiB and MiB of 1024; small and large letters are the same.
+        kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024; small and large letters are the
+        same.
 
     Returns
     -------
@@ -368,7 +371,7 @@ def parse_bytes(size: int | str) -> int:
     Raises
     ------
     InvalidInputError
-        If it is no positive size.
+        If it is no size of a byte or more.
 
     Examples
     --------
@@ -376,10 +379,15 @@ def parse_bytes(size: int | str) -> int:
     20000
     """
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", str(size))
-    if found is None or found[2].upper() not in UNITS or float(found[1]) <= 0:
-        message = f"Expected a size such as 20000 or '20kB' (B, kB, MB, KiB, MiB); got {size!r}."
+    unit = 0 if found is None else UNITS.get(found[2].upper(), 0)
+    n_bytes = 0 if found is None else int(Decimal(found[1]) * unit)
+    if n_bytes < 1:
+        message = (
+            "Expected a size such as 20000 or '20kB' (B, kB, MB, GB, KiB, MiB, GiB), of a byte or "
+            f"more; got {size!r}."
+        )
         raise InvalidInputError(message)
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return n_bytes
 
 
 def _refuse_rare(
@@ -463,7 +471,8 @@ def _min_supports(wanted: Support | None, classes: np.ndarray, sizes: np.ndarray
     for value, size, label in zip(values, sizes.tolist(), classes.tolist(), strict=True):
         share = isinstance(value, float | np.floating)
         number = math.ceil(value * size - 1e-9) if share else value
-        if not (isinstance(number, int | np.integer) and 1 <= number <= size):
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not (whole and 1 <= number <= size):
             message = (
                 f"Expected min_support of class {label!r} from 1 to {size} graphs, or a share from "
                 f"above 0.0 to 1.0; got {value!r}."
