@@ -9,10 +9,8 @@ have in common stand for the class. No network is trained to find them.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from itertools import compress
 from typing import Any, Literal, get_args
 
@@ -26,6 +24,7 @@ from ._budget import Joiner, within_budget
 from ._classes import labels_of
 from ._limits import NothingFrequentError
 from ._pointers import take_runs
+from ._sizes import parse_bytes
 from .distilled import DistilledGraphs
 from .graphset import GraphSet
 from .itemsets import Kind
@@ -40,8 +39,6 @@ __all__ = ["Mirage", "parse_bytes"]
 
 LEAST_BYTES_OF_A_SET = 8  # size, root, count and class of 1 byte each, and a weight of 4
 AUTO_SUPPORT = 0.1  # of the graphs of a class, where neither budget nor support is given
-UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
-UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 
 Support = int | float | Sequence[int | float] | Mapping[Any, int | float]
 
@@ -352,42 +349,6 @@ class Mirage(BaseEstimator):
         }
         self.distilled_ = join(sets, provenance)
         return self
-
-
-def parse_bytes(size: int | str) -> int:
-    """Return a number of bytes from a number or from text such as "20kB".
-
-    Parameters
-    ----------
-    size : int or str
-        kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024; small and large letters are the
-        same.
-
-    Returns
-    -------
-    int
-        Bytes.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is no size of a byte or more.
-
-    Examples
-    --------
-    >>> parse_bytes("20kB")
-    20000
-    """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", str(size))
-    unit = 0 if found is None else UNITS.get(found[2].upper(), 0)
-    n_bytes = 0 if found is None else int(Decimal(found[1]) * unit)
-    if n_bytes < 1:
-        message = (
-            "Expected a size such as 20000 or '20kB' (B, kB, MB, GB, KiB, MiB, GiB), of a byte or "
-            f"more; got {size!r}."
-        )
-        raise InvalidInputError(message)
-    return n_bytes
 
 
 def _refuse_rare(
