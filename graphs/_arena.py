@@ -14,6 +14,7 @@ from scikd.exceptions import InvalidInputError
 
 from ._classes import labels_of
 from ._cost import Cost, measured
+from ._limits import BudgetTooSmallError, NothingFrequentError, TooManySetsError
 from .baselines import (
     TreeHistogram,
     fill_budget,
@@ -100,7 +101,7 @@ class Arena:
         try:
             # Only the random subset depends on the seed; the others are the same for all.
             source = self.training_set(method, budget, seed if method == "random" else 0)
-        except InvalidInputError:
+        except BudgetTooSmallError:
             return None  # not one graph, or not one set of each class, fits into the budget
         if source is None:
             return None
@@ -158,7 +159,7 @@ class Arena:
             middle = (low + high) // 2
             try:
                 hard = Mirage(n_hops, budget=middle).fit(self.raw).distilled_
-            except InvalidInputError:
+            except BudgetTooSmallError:
                 low = middle + 1
                 continue
             found = label_by_committee(hard, self._teachers[0])
@@ -319,9 +320,11 @@ def published_within(graphs: GraphSet, n_hops: int, budget: int) -> DistilledGra
         mirage = Mirage(n_hops, min_support=share, mode="published", max_sets=budget)
         try:
             found = mirage.fit(graphs).distilled_
-        except InvalidInputError as error:
-            # Either there are too many sets, or some class has no tree that frequent.
-            low, high = (share, high) if "max_sets" in str(error) else (low, share)
+        except TooManySetsError:
+            low = share
+            continue
+        except NothingFrequentError:
+            high = share
             continue
         if found.n_bytes <= budget:
             best, high = found, share

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scikd.exceptions import InvalidInputError
-
+from ._limits import BudgetTooSmallError
 from .distilled import DistilledGraphs, in_single_precision, rounded_labels
 from .mining import MinedSets, TreeSets
 from .preparation import Preparation
@@ -101,7 +100,7 @@ def within_budget(
 
     Raises
     ------
-    InvalidInputError
+    BudgetTooSmallError
         If the budget is too small for one set of each class; the message says what it takes.
     """
     join, mined = join.restrict(mined)
@@ -134,7 +133,7 @@ def within_budget(
             f"Expected a budget of at least {least} bytes, which the most frequent set of trees of "
             f"each class takes; got {budget}. Fewer hops take fewer bytes."
         )
-        raise InvalidInputError(message)
+        raise BudgetTooSmallError(message)
     # Weights take time, and drop sets. Without them the place to search around is soon found.
     low = largest(0, len(owner), nearly_fits)
     high, step = len(owner), max(low // 16, 1)

@@ -59,7 +59,12 @@ class Dataset:
 
 
 def open_dataset(
-    dataset: str, *, split: str = "auto", seed: int = 0, label: str | None = None
+    dataset: str,
+    *,
+    split: str = "auto",
+    seed: int = 0,
+    label: str | None = None,
+    smiles: str | None = None,
 ) -> Dataset:
     """Read graphs, and split them.
 
@@ -75,6 +80,8 @@ def open_dataset(
     label : str or None, default=None
         Which labels, where there are several: the column of a table, or the number of a task of
         OGB.
+    smiles : str or None, default=None
+        The column of SMILES of a table, where it is not called so.
 
     Raises
     ------
@@ -83,7 +90,16 @@ def open_dataset(
     InvalidInputError
         If they have no such split, labels or classes.
     """
-    graphs = load_molecules() if dataset == SHIPPED else _read(Path(dataset), label)
+    table = dataset.lower().endswith((".csv", ".csv.gz"))
+    if smiles is not None and not table:
+        message = f"Expected --smiles with a table of SMILES; got {smiles!r} with {dataset}."
+        raise InvalidInputError(message)
+    if dataset == SHIPPED:
+        graphs = load_molecules()
+    elif table:
+        graphs = _read_table(Path(dataset), smiles, label)
+    else:
+        graphs = _read(Path(dataset), label)
     if graphs.y is None:
         raise InvalidInputError(f"Expected labels of classes in {dataset}; there are none.")
     known = np.flatnonzero(~pd.isna(graphs.y))
@@ -116,16 +132,23 @@ def _own_split(dataset: str, split: str) -> tuple[dict[str, np.ndarray], str]:
     return read_ogb_split(dataset, split), f"the split {split!r}"
 
 
+def _read_table(path: Path, smiles: str | None, label: str | None) -> GraphSet:
+    try:
+        return read_smiles(path, smiles="auto" if smiles is None else smiles, label=label)
+    except InvalidInputError as error:
+        if "smiles=" in str(error):
+            raise InvalidInputError(f"{error} Say which by --smiles and --label.") from error
+        raise
+
+
 def _read(path: Path, label: str | None) -> GraphSet:
     if label is None:
         try:
             return read_graphs(path)
         except InvalidInputError as error:
-            if "label=" in str(error) or "task=" in str(error):
+            if "task=" in str(error):
                 raise InvalidInputError(f"{error} Say which by --label.") from error
             raise
-    if path.name.lower().endswith((".csv", ".csv.gz")):
-        return read_smiles(path, label=label)
     if not (path / "raw" / "num-node-list.csv.gz").is_file() or not label.isdecimal():
         message = (
             "Expected --label with a table of SMILES (a name of a column) or a folder of OGB (the "

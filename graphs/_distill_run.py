@@ -12,6 +12,7 @@ from typing import Any
 from scikd.exceptions import InvalidInputError
 
 from ._datasets import open_dataset
+from ._warm_up import warm_up
 from .baselines import stored_bytes
 from .distilled import DistilledGraphs
 from .graphset import GraphSet
@@ -48,7 +49,7 @@ def distill_from(
     distilled : DistilledGraphs
         The result; its provenance says of what.
     seconds : float
-        That it took; of several with reading them.
+        That it took, without preparing kernels; of several with reading them.
 
     Raises
     ------
@@ -66,10 +67,12 @@ def distill_from(
         data = open_dataset(sources[0], **reading)
         graphs, what = data.part("train"), data.describe("train")
         facts["graphs_bytes"] = stored_bytes(graphs)
+        warm_up(mirage)
         logger.info("Distilling %s", what)
         start = perf_counter()
         mirage.fit(graphs)
     else:
+        warm_up(mirage, shards=True)
         logger.info("Distilling %d data sets, each read several times", len(sources))
         start = perf_counter()
         mirage.fit_shards([partial(_read, source, reading) for source in sources], n_jobs=n_jobs)

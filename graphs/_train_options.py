@@ -98,7 +98,8 @@ def training_of(options: Any) -> ClassifierTraining:
 def evaluation_of(options: Any) -> EvaluationOptions:
     """Return the protocol of these options."""
     given = plain_options(options)
-    given |= {name: tuple(given[name].split(",")) for name in ("budgets", "methods", "readouts")}
+    for name in ("budgets", "methods", "readouts"):
+        given[name] = tuple(part.strip() for part in given[name].split(","))
     defaults = EvaluationOptions()
     given["conv"] = given.pop("model")
     steps, full_steps, device = (given.pop(name) for name in ("steps", "full_steps", "device"))

@@ -17,6 +17,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from scikd.exceptions import InvalidInputError
 
 from ._budget import largest
+from ._limits import BudgetTooSmallError
 from .distilled import compact
 from .graphset import GraphSet
 from .refinement import ColorRefinement
@@ -89,8 +90,10 @@ def fill_budget(graphs: GraphSet, order: Iterable[int], budget: int) -> np.ndarr
 
     Raises
     ------
+    BudgetTooSmallError
+        If not even the first fits; an `InvalidInputError`.
     InvalidInputError
-        If not even the first fits, or there is none.
+        If there is none.
     """
     order = np.asarray(list(order))
     if not len(order):
@@ -101,7 +104,7 @@ def fill_budget(graphs: GraphSet, order: Iterable[int], budget: int) -> np.ndarr
         message = (
             f"Expected a budget of at least {least} bytes, which one graph takes; got {budget}."
         )
-        raise InvalidInputError(message)
+        raise BudgetTooSmallError(message)
     return order[:taken]
 
 

@@ -39,6 +39,10 @@ Label = Annotated[
         help="Where there are several: the column of a table, or the number of a task of OGB."
     ),
 ]
+Smiles = Annotated[
+    str | None,
+    typer.Option(help="Of a table: the column of SMILES, where it is not called smiles."),
+]
 
 
 def _distill(
@@ -59,6 +63,7 @@ def _distill(
     split: Split = "auto",
     seed: Seed = 0,
     label: Label = None,
+    smiles: Smiles = None,
     n_jobs: Annotated[
         int | None,
         typer.Option(
@@ -78,7 +83,7 @@ def _distill(
     from .report import class_table, summary  # noqa: PLC0415
 
     mirage = mirage_of(options)
-    reading = {"split": split, "seed": seed, "label": label}
+    reading = {"split": split, "seed": seed, "label": label, "smiles": smiles}
     with room_for_bundle(output, KIND, "are distilled graphs", overwrite=overwrite):
         distilled, seconds = distill_from(mirage, dataset, n_jobs=n_jobs, reading=reading)
         path = distilled.save(output)
@@ -119,6 +124,7 @@ def _train(
     split: Split = "auto",
     split_seed: Seed = 0,
     label: Label = None,
+    smiles: Smiles = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a classifier that is there.")
     ] = False,
@@ -133,7 +139,7 @@ def _train(
     from .training_report import best_step, score_table, training_report  # noqa: PLC0415
 
     page = output.with_suffix(".html") if report is None else report
-    reading = {"split": split, "seed": split_seed, "label": label}
+    reading = {"split": split, "seed": split_seed, "label": label, "smiles": smiles}
     with room_for_bundle(output, KIND, "is a classifier", overwrite=overwrite), room_for(page):
         logger.info("Reading %s", source)
         run = train_from(source, options, data=data, folder=folder, reading=reading)
@@ -165,6 +171,7 @@ def _evaluate(
     split: Split = "auto",
     seed: Seed = 0,
     label: Label = None,
+    smiles: Smiles = None,
 ) -> None:
     """Compare distilled graphs with graphs of the same number of bytes."""
     from scikd._atomic import new_folder  # noqa: PLC0415
@@ -178,7 +185,7 @@ def _evaluate(
     protocol = evaluation_of(options)
     with new_folder(output):
         logger.info("Reading %s", dataset)
-        data = open_dataset(dataset, split=split, seed=seed, label=label)
+        data = open_dataset(dataset, split=split, seed=seed, label=label, smiles=smiles)
         if not data.split:
             message = f"Expected graphs with a split; {dataset} has none. Make one: --split random."
             raise InvalidInputError(message)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scikd.exceptions import InvalidInputError
 
+from ._pointers import chosen
 from .graphset import GraphSet
 from .kernels import dag as kernels
 from .refinement import ColorRefinement
@@ -263,10 +264,10 @@ class MergedGraphs:
             If there is no graph of a number, or the graphs are not in the CPU's memory.
         """
         self._check_here()
-        chosen = _chosen(rows, len(self))
-        taken = torch.from_numpy(chosen)
+        numbers = chosen(rows, len(self), "graphs")
+        taken = torch.from_numpy(numbers)
         return replace(
-            _reached(self, _rows(self.readout, chosen)),
+            _reached(self, _rows(self.readout, numbers)),
             y=None if self.y is None else self.y[taken],
             weights=self.weights[taken],
         )
@@ -342,26 +343,6 @@ class MergedGraphs:
                 "trees, before moving them."
             )
             raise InvalidInputError(message)
-
-
-def _chosen(rows: Any, n: int) -> np.ndarray:
-    chosen = np.asarray(rows)
-    if chosen.dtype == bool and chosen.shape == (n,):
-        return np.flatnonzero(chosen)
-    if not chosen.size:
-        return np.empty(0, dtype=np.int64)
-    if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
-        message = (
-            f"Expected a list of numbers of graphs, or {n} times bool; got {chosen.dtype} of shape "
-            f"{chosen.shape}."
-        )
-        raise InvalidInputError(message)
-    if chosen.min() < -n or chosen.max() >= n:
-        message = (
-            f"Expected numbers of graphs from 0 to {n - 1}; got {chosen.min()} to {chosen.max()}."
-        )
-        raise InvalidInputError(message)
-    return np.where(chosen < 0, chosen + n, chosen).astype(np.int64)
 
 
 def _reached(graphs: MergedGraphs, readout: SparseMatrix) -> MergedGraphs:

@@ -5,7 +5,7 @@ Each set is a small forest. All forests share their subtrees, and are stored so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from scikd._manifest import decode_labels, encode_labels
 from scikd.exceptions import CorruptFileError
 from scikd.persistence import load_bundle, save_bundle
 
-from ._pointers import pointers, take_runs
+from ._pointers import chosen, pointers, take_runs
 from .graphset import GraphSet
 from .preparation import Preparation
 from .trees import TreeLevel, Trees, truncate
@@ -132,10 +132,22 @@ class DistilledGraphs:
             nodes * self.trees.labels.shape[1] + arcs * (2 + self.trees.edge_labels.shape[1])
         )
 
-    def select(self, sets: np.ndarray) -> DistilledGraphs:
-        """Return some of the sets, in the order asked for, with no tree that they do not need."""
-        sets = np.asarray(sets)
-        entries, ptr = take_runs(self.ptr, sets)
+    def select(self, sets: Sequence[int] | np.ndarray) -> DistilledGraphs:
+        """Return some of the sets, in the order asked for, with no tree that they do not need.
+
+        Parameters
+        ----------
+        sets : array-like of int, or of bool
+            Which, counted from 0, where negative ones count from the end; or True for each that is
+            wanted, shape (n_sets,).
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no set of that number.
+        """
+        rows = chosen(sets, len(self), "sets")
+        entries, ptr = take_runs(self.ptr, rows)
         trees, roots = self.trees.restrict(self.roots[entries])
         return replace(
             self,
@@ -143,10 +155,10 @@ class DistilledGraphs:
             ptr=ptr,
             roots=roots,
             counts=self.counts[entries],
-            y=self.y[sets],
-            weights=self.weights[sets],
-            soft_labels=None if self.soft_labels is None else self.soft_labels[sets],
-            supports=None if self.supports is None else self.supports[sets],
+            y=self.y[rows],
+            weights=self.weights[rows],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[rows],
+            supports=None if self.supports is None else self.supports[rows],
         )
 
     def truncate(self, n_hops: int) -> DistilledGraphs:

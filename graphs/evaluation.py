@@ -34,6 +34,8 @@ __all__ = ["COSTS", "METHODS", "SCORES", "Evaluation", "EvaluationOptions", "Sco
 METHODS = ("mirage", "published", "committee", "random", "herding", "k-center")
 """What is compared at each number of bytes; ``full``, ``size`` and ``trees`` have no budget."""
 
+READOUTS: tuple[Literal["sum", "mean"], ...] = ("sum", "mean")
+
 SCORES = (
     "auc_last", "auc_best", "accuracy_last", "accuracy_best", "calibrated_last", "calibrated_best",
 )  # fmt: skip
@@ -82,7 +84,7 @@ class EvaluationOptions:
     methods: Sequence[str] = METHODS
     n_hops: int = 3
     seeds: int = 5
-    readouts: Sequence[Literal["sum", "mean"]] = ("sum", "mean")
+    readouts: Sequence[Literal["sum", "mean"]] = READOUTS
     conv: Literal["gin", "gine", "sage", "gat", "gatv2", "gcn"] = "gin"
     hidden_channels: int = 64
     dropout: float = 0.3
@@ -93,9 +95,10 @@ class EvaluationOptions:
     n_teachers: int = 3
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.methods if name not in METHODS]
-        if unknown:
-            raise InvalidInputError(f"Expected methods among {METHODS}; got {unknown}.")
+        for what, known in (("methods", METHODS), ("readouts", READOUTS)):
+            unknown = [name for name in getattr(self, what) if name not in known]
+            if unknown:
+                raise InvalidInputError(f"Expected {what} among {known}; got {unknown}.")
         for name in ("seeds", "n_teachers"):
             if getattr(self, name) < 1:
                 message = f"Expected {name} to be at least 1; got {getattr(self, name)}."

@@ -11,7 +11,7 @@ import numpy as np
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError
 
-from ._pointers import pointers, take_runs
+from ._pointers import chosen, pointers, take_runs
 
 __all__ = ["GraphSet"]
 
@@ -220,10 +220,10 @@ class GraphSet:
         InvalidInputError
             If there is no graph of that number.
         """
-        chosen = _chosen(indices, len(self))
-        nodes, node_ptr = take_runs(self.node_ptr, chosen)
-        arcs, arc_ptr = take_runs(self.arc_ptr, chosen)
-        shift = np.repeat(node_ptr[:-1] - self.node_ptr[chosen], np.diff(arc_ptr))
+        rows = chosen(indices, len(self), "graphs")
+        nodes, node_ptr = take_runs(self.node_ptr, rows)
+        arcs, arc_ptr = take_runs(self.arc_ptr, rows)
+        shift = np.repeat(node_ptr[:-1] - self.node_ptr[rows], np.diff(arc_ptr))
         return replace(
             self,
             node_ptr=node_ptr,
@@ -232,8 +232,8 @@ class GraphSet:
             targets=self.targets[arcs] + shift,
             node_features=self.node_features[nodes],
             edge_features=self.edge_features[arcs],
-            y=None if self.y is None else self.y[chosen],
-            smiles=None if self.smiles is None else tuple(self.smiles[g] for g in chosen),
+            y=None if self.y is None else self.y[rows],
+            smiles=None if self.smiles is None else tuple(self.smiles[g] for g in rows),
         )
 
 
@@ -353,22 +353,6 @@ def _check_finite(features: np.ndarray, ptr: np.ndarray, name: str, note: _Note)
         return f"expected finite {name}; its row {row - ptr[g]} is {features[row].tolist()}"
 
     note(np.unique(np.searchsorted(ptr, rows, side="right") - 1), says)
-
-
-# ----------------------------------------------------------------------------------- selection
-
-
-def _chosen(indices: Any, n: int) -> np.ndarray:
-    chosen = np.asarray(indices)
-    if chosen.dtype == bool and chosen.shape == (n,):
-        return np.flatnonzero(chosen)
-    if not chosen.size:
-        return np.empty(0, dtype=np.int64)
-    if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or chosen.min() < -n or chosen.max() >= n:
-        shown = np.array2string(chosen, threshold=MOST_SHOWN)
-        message = f"Expected numbers of graphs from 0 to {n - 1}, or {n} times bool; got {shown}."
-        raise InvalidInputError(message)
-    return np.where(chosen < 0, chosen + n, chosen).astype(np.int64)
 
 
 # ------------------------------------------------------------------------- from torch_geometric

@@ -22,6 +22,7 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
+from ._limits import TooManySetsError
 from ._pointers import take_runs
 from .kernels import itemsets as kernels
 
@@ -157,8 +158,10 @@ def mine(
 
     Raises
     ------
+    TooManySetsError
+        If there are more than `max_sets`; an `InvalidInputError`.
     InvalidInputError
-        If there are more than `max_sets`, or the arguments do not fit.
+        If the arguments do not fit.
 
     Notes
     -----
@@ -182,7 +185,7 @@ def mine(
     if max_sets is not None:
         numbers["max_sets"] = (max_sets, 1)
     for name, (value, least) in numbers.items():
-        if not isinstance(value, Integral) or value < least:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             message = f"expected {name} to be an integer of {least} or more, got {value!r}"
             raise InvalidInputError(message)
     bits = _checked_bits(bits, n_transactions)
@@ -205,7 +208,7 @@ def mine(
             f"{min_support}: raise min_support or max_sets"
             + (f", or look for the {fewer} sets only" if fewer else "")
         )
-        raise InvalidInputError(message)
+        raise TooManySetsError(message)
     sizes = np.diff(ptr)
     order = kernels.sort_sets(ptr, items, supports, np.lexsort((sizes, -supports)))
     places, sorted_ptr = take_runs(ptr, order)

@@ -9,8 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from scikd.exceptions import InvalidInputError
-
+from ._limits import TooManySetsError
 from ._pointers import pointers, take_runs
 from .itemsets import Itemsets, Kind, mine, tidsets, weights
 from .kernels import transactions as kernels
@@ -106,7 +105,7 @@ class ClassTransactions:
 
         Raises
         ------
-        InvalidInputError
+        TooManySetsError
             If there are more than ``max_sets``.
         """
         tree, step = np.nonzero(self.supports >= min_support)
@@ -228,7 +227,7 @@ def sets_within(
 
     Raises
     ------
-    InvalidInputError
+    TooManySetsError
         If the highest support gives more than ``limit``.
     """
     # Down by halves until there are too many, then by bisection: a support far below what is
@@ -239,13 +238,13 @@ def sets_within(
         low = max(least, low // 2)
         try:
             best, high = transactions.frequent(low, kind, max_sets), low
-        except InvalidInputError:
+        except TooManySetsError:
             break
     while high - low > 1:
         middle = (low + high) // 2
         try:
             best, high = transactions.frequent(middle, kind, max_sets), middle
-        except InvalidInputError:
+        except TooManySetsError:
             low = middle
     return best
 

@@ -8,10 +8,10 @@ have in common stand for the class. No network is trained to find them.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from itertools import compress
 from typing import Any, Literal, get_args
 
@@ -23,7 +23,9 @@ from scikd.exceptions import InvalidInputError
 
 from ._budget import Joiner, within_budget
 from ._classes import labels_of
+from ._limits import NothingFrequentError
 from ._pointers import take_runs
+from ._supports import Support, min_supports
 from .distilled import DistilledGraphs
 from .graphset import GraphSet
 from .itemsets import Kind
@@ -37,10 +39,8 @@ from .trees import Trees
 __all__ = ["Mirage", "parse_bytes"]
 
 LEAST_BYTES_OF_A_SET = 8  # size, root, count and class of 1 byte each, and a weight of 4
-AUTO_SUPPORT = 0.1  # of the graphs of a class, where neither budget nor support is given
-UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
-
-Support = int | float | Sequence[int | float] | Mapping[Any, int | float]
+UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 
 
 class Mirage(BaseEstimator):
@@ -165,7 +165,7 @@ class Mirage(BaseEstimator):
         budget = self._check_options()
         self.classes_, codes = _classes(graphs, y)
         sizes = np.bincount(codes)
-        least = _min_supports(self.min_support, self.classes_, sizes)
+        least = min_supports(self.min_support, self.classes_, sizes)
         preparation = Preparation.of(graphs, self.bins)
         refinement = ColorRefinement(self.n_hops, degrees=self.degrees)
         # Trees that are rarer than any set that is wanted need not be told apart.
@@ -254,7 +254,7 @@ class Mirage(BaseEstimator):
             shards, self.n_hops, degrees=self.degrees, preparation=preparation, n_jobs=n_jobs
         )
         self.classes_ = data.recipe.classes
-        least = _min_supports(self.min_support, self.classes_, data.sizes)
+        least = min_supports(self.min_support, self.classes_, data.sizes)
         multiplicity = self.multiplicity and self.mode == "weighted"
         if budget is not None and self.min_support is None:
             most = budget // LEAST_BYTES_OF_A_SET + 1
@@ -357,7 +357,8 @@ def parse_bytes(size: int | str) -> int:
     Parameters
     ----------
     size : int or str
-        kB and MB are powers of 1000, KiB and MiB of 1024; small and large letters are the same.
+        kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024; small and large letters are the
+        same.
 
     Returns
     -------
@@ -367,7 +368,7 @@ def parse_bytes(size: int | str) -> int:
     Raises
     ------
     InvalidInputError
-        If it is no positive size.
+        If it is no size of a byte or more.
 
     Examples
     --------
@@ -375,10 +376,15 @@ def parse_bytes(size: int | str) -> int:
     20000
     """
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", str(size))
-    if found is None or found[2].upper() not in UNITS or float(found[1]) <= 0:
-        message = f"Expected a size such as 20000 or '20kB' (B, kB, MB, KiB, MiB); got {size!r}."
+    unit = 0 if found is None else UNITS.get(found[2].upper(), 0)
+    n_bytes = 0 if found is None else int(Decimal(found[1]) * unit)
+    if n_bytes < 1:
+        message = (
+            "Expected a size such as 20000 or '20kB' (B, kB, MB, GB, KiB, MiB, GiB), of a byte or "
+            f"more; got {size!r}."
+        )
         raise InvalidInputError(message)
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return n_bytes
 
 
 def _refuse_rare(
@@ -414,7 +420,7 @@ def _refuse_rare(
         f"Expected a tree of {n_hops} hops in at least {' and in '.join(lines)}. Lower "
         "min_support, or take fewer hops."
     )
-    raise InvalidInputError(message)
+    raise NothingFrequentError(message)
 
 
 def _whole_graphs(
@@ -441,35 +447,6 @@ def _classes(graphs: GraphSet, y: Any) -> tuple[np.ndarray, np.ndarray]:
         message = f"Expected at least two classes; all {len(labels)} are of {classes.tolist()}."
         raise InvalidInputError(message)
     return classes, codes
-
-
-def _min_supports(wanted: Support | None, classes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return for each class in how many graphs a set is frequent."""
-    values: list[Any]
-    if isinstance(wanted, Mapping):
-        missing = [label for label in classes.tolist() if label not in wanted]
-        if missing:
-            raise InvalidInputError(f"Expected min_support for every class; {missing} have none.")
-        values = [wanted[label] for label in classes.tolist()]
-    elif isinstance(wanted, Sequence | np.ndarray):
-        values = list(wanted)
-        if len(values) != len(classes):
-            message = f"Expected {len(classes)} values of min_support; got {len(values)}."
-            raise InvalidInputError(message)
-    else:
-        values = [AUTO_SUPPORT if wanted is None else wanted] * len(classes)
-    found = []
-    for value, size, label in zip(values, sizes.tolist(), classes.tolist(), strict=True):
-        share = isinstance(value, float | np.floating)
-        number = math.ceil(value * size - 1e-9) if share else value
-        if not (isinstance(number, int | np.integer) and 1 <= number <= size):
-            message = (
-                f"Expected min_support of class {label!r} from 1 to {size} graphs, or a share from "
-                f"above 0.0 to 1.0; got {value!r}."
-            )
-            raise InvalidInputError(message)
-        found.append(int(number))
-    return np.array(found, dtype=np.int64)
 
 
 def _plain(value: Any) -> Any:

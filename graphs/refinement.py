@@ -50,7 +50,8 @@ class ColorRefinement:
     trees_: Trees
 
     def __init__(self, n_hops: int | Literal["auto"] = 3, *, degrees: bool = False) -> None:
-        if n_hops != "auto" and not (isinstance(n_hops, int) and n_hops >= 0):
+        whole = isinstance(n_hops, int) and not isinstance(n_hops, bool)
+        if n_hops != "auto" and not (whole and n_hops >= 0):
             message = f"Expected n_hops to be an integer of at least 0, or 'auto'; got {n_hops!r}."
             raise InvalidInputError(message)
         self.n_hops = n_hops

@@ -19,6 +19,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out
 
 from ._classes import labels_of
+from ._limits import TooManySetsError
 from ._pointers import pointers
 from ._union import merge, reorder
 from .graphset import GraphSet
@@ -418,6 +419,6 @@ def _preparation(looks: list[_Look]) -> Preparation:
 def _has_at_most(n_sets: int, part: ClassTransactions, kind: Kind, min_support: int) -> bool:
     try:
         part.frequent(min_support, kind, n_sets)
-    except InvalidInputError:
+    except TooManySetsError:
         return False
     return True

@@ -171,6 +171,29 @@ def test_the_published_algorithm_has_the_lowest_support_that_fits():
     assert published_within(graphs, 1, 5) is None
 
 
+def test_only_a_budget_that_is_too_small_is_taken_as_nothing_fits(tmp_path, monkeypatch):
+    def broken(*_):
+        raise InvalidInputError("Expected at most max_sets=7 sets; something is wrong.")
+
+    options = replace(OPTIONS, methods=("mirage", "published", "random"), budgets=(5,), seeds=1)
+    found = evaluate(GRAPHS, SPLIT, options, progress=False)
+    assert {score.budget for score in found.scores} == {None}
+
+    for method in ("mirage", "published", "committee"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Arena, "_warm_up", lambda _: None)
+            patch.setattr(Mirage, "fit", broken)
+            with pytest.raises(InvalidInputError, match="something is wrong"):
+                Arena(GRAPHS, SPLIT, OPTIONS).score(method, 400, "sum", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(_arena, "fill_budget", broken)
+        with pytest.raises(InvalidInputError, match="something is wrong"):
+            evaluate(GRAPHS, SPLIT, replace(options, methods=("random",)), folder=tmp_path)
+    kept = evaluate(GRAPHS, SPLIT, replace(options, methods=("random",)), folder=tmp_path)
+    assert len(kept.scores) == 3
+    assert len(list(tmp_path.glob("*/random-*"))) == 1
+
+
 def test_what_methods_share_costs_each_of_them_as_much(monkeypatch):
     arena = Arena(GRAPHS, SPLIT, OPTIONS)
     stages = []
@@ -354,6 +377,7 @@ def test_graphs_outside_the_split_do_not_count():
     ("options", "message"),
     [
         ({"methods": ("random", "magic")}, r"Expected methods among .*; got \['magic'\]"),
+        ({"readouts": ("max", "sum")}, r"Expected readouts among .*; got \['max'\]"),
         ({"seeds": 0}, "Expected seeds to be at least 1; got 0"),
         ({"n_teachers": 0}, "Expected n_teachers to be at least 1; got 0"),
     ],

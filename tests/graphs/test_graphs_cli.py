@@ -120,7 +120,9 @@ def test_distill_then_show(run, stars, tmp_path):
     )
     assert code == 0, err
     assert f"Reading {stars}" in err
-    assert "Distilling all 40 graphs" in err
+    assert re.search(
+        r"Preparing compiled kernels.*\n.*Ready after.*\n.*Distilling all 40 graphs", err
+    )
     assert f"The distilled graphs lie in {output}" in out
     distilled = DistilledGraphs.load(output)
     assert distilled.n_hops == 2
@@ -230,6 +232,7 @@ def test_something_else_is_never_replaced(run, stars, tmp_path, kind):
         (["--mode", "lossless", "--budget", "1kB"], "neither budget nor min_support"),
         (["--split", "scaffold"], "Expected --split to be one of auto, all, random; got 'scaff"),
         (["--label", "x"], "Expected --label with a table of SMILES"),
+        (["--smiles", "x"], "Expected --smiles with a table of SMILES; got 'x' with"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(run, stars, tmp_path, options, message):
@@ -313,3 +316,23 @@ def test_a_table_of_smiles_can_be_distilled(run, tmp_path):
     assert code == 0, err
     assert "OH(C)" in out
     assert ">OH</text>" in page.read_text() or ">HO</text>" in page.read_text()
+
+
+def test_the_column_of_smiles_can_be_said(run, tmp_path):
+    pytest.importorskip("rdkit")
+    table = tmp_path / "alcohols.csv"
+    rows = [f"a,{'C' * n}O,1\na,{'C' * n},0" for n in range(1, 21)]
+    table.write_text("\n".join(["Smiles of what,mol,is_alcohol", *rows]))
+    code, _, err = run("graphs", "distill", table, "-o", tmp_path / "d")
+    assert code == 2
+    assert "Say which by --smiles and --label." in err
+    which = ["--smiles", "mol", "--label", "is_alcohol", "--split", "random"]
+    small = ["--hidden-channels", "4", "--steps", "2"]
+    few = ["--budgets", "1kB", "--methods", "random", "--seeds", "1", "--full-steps", "2"]
+    code, out, err = run("graphs", "distill", table, *which, "--n-hops", "1", "-o", tmp_path / "d")
+    assert code == 0, err
+    assert "32 graphs of alcohols" in out
+    code, out, err = run("graphs", "train", table, *which, *small, "-o", tmp_path / "m")
+    assert code == 0, err
+    code, out, err = run("graphs", "evaluate", table, *which, *small, *few, "-o", tmp_path / "e")
+    assert code == 0, err

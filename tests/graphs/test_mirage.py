@@ -201,6 +201,26 @@ def test_supports_are_the_numbers_of_graphs_that_hold_a_set(graphs):
     assert distilled.select(some).supports.tolist() == [expected[1], expected[0]]
 
 
+def test_sets_are_selected_as_graphs_are(graphs, tmp_path):
+    distilled = Mirage(1, min_support=0.2).fit(graphs).distilled_
+    n = len(distilled)
+    mask = np.arange(n) % 2 == 1
+    for asked, same in (
+        (mask, np.flatnonzero(mask)),
+        ([-1, 0], [n - 1, 0]),
+        (range(n), np.arange(n)),
+    ):
+        found, expected = distilled.select(asked).arrays, distilled.select(np.array(same)).arrays
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+    none = distilled.select([])
+    assert len(none) == none.trees.n_trees(1) == 0
+    assert len(DistilledGraphs.load(none.save(tmp_path / "none"))) == 0
+    for wrong in ([n], [-n - 1], [0.5], [[0]], mask[1:]):
+        with pytest.raises(InvalidInputError, match=f"numbers of sets from 0 to {n - 1}, or {n} t"):
+            distilled.select(wrong)
+
+
 def test_forests_are_what_the_sets_say(graphs):
     pytest.importorskip("torch_geometric")
     distilled = Mirage(2, min_support=0.1).fit(graphs).distilled_
@@ -316,6 +336,11 @@ def test_measured_features_are_put_into_bins_learnt_on_the_training_graphs():
         ({"min_support": {0: 1}}, r"for every class; \[1\] have none"),
         ({"bins": 1}, "bins to be an integer of at least 2; got 1"),
         ({"n_hops": -1}, "n_hops to be an integer"),
+        ({"n_hops": True}, "n_hops to be an integer.*got True"),
+        ({"min_support": True}, "min_support of class 0 .*got True"),
+        ({"min_support": [5, True]}, "min_support of class 1 .*got True"),
+        ({"max_sets": True}, "max_sets to be an integer.*got True"),
+        ({"budget": True}, "of a byte or more; got True"),
         ({"budget": 10}, "budget of at least [0-9]+ bytes.*got 10"),
         ({"n_hops": 30, "min_support": 1.0}, "a tree of 30 hops in at least"),
     ],
@@ -380,10 +405,26 @@ def test_it_is_an_estimator():
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [(7, 7), ("7", 7), ("2kB", 2000), ("1.5 KiB", 1536), ("3MB", 3_000_000)]
+    ("text", "size"),
+    [
+        (7, 7),
+        ("7", 7),
+        ("2kB", 2000),
+        ("1.001kB", 1001),
+        ("1.5 KiB", 1536),
+        ("3MB", 3_000_000),
+        ("2 GB", 2_000_000_000),
+        ("0.5gib", 2**29),
+    ],
 )
 def test_sizes_are_read(text, size):
     assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["0.5", "0", "0.0009kB", "1TB", "kB", "-1", ""])
+def test_what_is_no_byte_is_refused(text):
+    with pytest.raises(InvalidInputError, match="of a byte or more; got"):
+        parse_bytes(text)
 
 
 def test_molbace_at_the_published_thresholds(scikd_data):

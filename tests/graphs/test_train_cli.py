@@ -83,6 +83,12 @@ def test_defaults_are_those_of_the_library():
     assert changed.conv == "gat"
 
 
+def test_values_of_a_list_may_have_spaces_between_them():
+    given = {"budgets": "1kB, 300", "methods": "mirage, random ", "readouts": " sum,mean"}
+    plain = {name: text.replace(" ", "") for name, text in given.items()}
+    assert evaluation_of(EvaluateOptions(**given)) == evaluation_of(EvaluateOptions(**plain))
+
+
 def test_every_field_has_a_flag_with_help(run):
     for command, options in (("train", TrainOptions), ("evaluate", EvaluateOptions)):
         _, out, _ = run("graphs", command, "--help")
@@ -286,7 +292,7 @@ def test_evaluate_needs_a_split(run, stars, tmp_path):
         (["--methods", "mirage,magic"], "Expected methods among"),
         (["--budgets", "much"], "Expected a size such as"),
         (["--seeds", "0"], "Expected seeds to be at least 1"),
-        (["--readouts", "max"], "readout is 'max'"),
+        (["--readouts", "max"], "Expected readouts among ('sum', 'mean'); got ['max']"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said(run, stars, tmp_path, options, message):
