@@ -115,8 +115,7 @@ class BaseMeta(BaseEstimator):
             self.comparison_ = compare(level, name, self._loss_name, self.n_resamples)
         if self.detector and name != "mean":
             self.overfit_ = check_held_out(level, name, *options, self.comparison_)
-        seen = self.overfit_
-        if seen is not None and (seen.found or (name == "blend" and not seen.gains)):
+        if self.overfit_ is not None and self.overfit_.declined:
             name = "mean"
         model = level.fitted(name).model
         if self.comparison_ is not None:
