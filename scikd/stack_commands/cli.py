@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,10 +54,7 @@ def _fit(
     with room_for_bundle(output, KIND, "is a stack", overwrite=overwrite):
         logger.info("Reading %s", files[0])
         table = read_oof(files, options)
-        logger.info("Stacking %d models on %d rows", table.P.n_models, table.P.n_samples)
-        start = time.perf_counter()
-        meta = options.meta().fit(table.P, table.y, **table.columns)
-        seconds = time.perf_counter() - start
+        meta, seconds = _fitted(options, table)
         path = freeze(meta, table.P.take(table.P.covered)).save(output)
     _say(meta, seconds)
     size = (path / MANIFEST).stat().st_size
@@ -79,10 +77,7 @@ def _report(
     with room_for(output):
         logger.info("Reading %s", files[0])
         table = read_oof(files, options)
-        logger.info("Stacking %d models on %d rows", table.P.n_models, table.P.n_samples)
-        start = time.perf_counter()
-        meta = options.meta().fit(table.P, table.y, **table.columns)
-        seconds = time.perf_counter() - start
+        meta, seconds = _fitted(options, table)
         command = f"scikd stack report {' '.join(map(str, files))} --target {options.target}"
         report = stack_report(
             meta, table.P, table.y, **table.columns, source=table.source, command=command
@@ -90,6 +85,19 @@ def _report(
         page = report.write_html(output)
     _say(meta, seconds)
     typer.echo(f"The page lies in {page}")
+
+
+def _fitted(options: Any, table: Any) -> tuple[Any, float]:
+    """Return the fitted meta-model, and the seconds that this took."""
+    from scikd.exceptions import StackingWarning  # noqa: PLC0415
+
+    names = ", ".join(table.P.names)
+    logger.info("Stacking %d models on %d rows: %s", table.P.n_models, table.P.n_samples, names)
+    start = time.perf_counter()
+    with warnings.catch_warnings():  # `_say` says it
+        warnings.simplefilter("ignore", StackingWarning)
+        meta = options.meta().fit(table.P, table.y, **table.columns)
+    return meta, time.perf_counter() - start
 
 
 def _say(meta: Any, seconds: float) -> None:
@@ -101,9 +109,8 @@ def _say(meta: Any, seconds: float) -> None:
         f"{len(meta.required_models_)} of {len(meta.names_)} models are needed, {dropped} were "
         f"dropped as redundant. It took {seconds:.3g} seconds."
     )
-    if meta.overfit_ is not None and meta.overfit_.found:
-        typer.echo("On a ninth that was held out the combination did worse than the plain mean,")
-        typer.echo("which is used instead.")
+    if meta.overfit_ is not None and meta.overfit_.declined:
+        typer.echo(f"{meta.overfit_.reason} ({meta.overfit_})")
 
 
 BUILT = {

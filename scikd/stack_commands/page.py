@@ -122,14 +122,14 @@ def verdict(meta: Any) -> str:
     comparison = meta.comparison_
     gap = comparison.difference(comparison.default, "mean")
     sure = "better than" if gap.high < 0 else "worse than" if gap.low > 0 else "not told apart from"
+    loss = comparison.losses[comparison.default]
     text = (
-        f"The combination ({comparison.default}) has a {comparison.loss_name} of "
-        f"{meta.score_.value:.4g} on held-out rows and is {sure} the plain mean "
-        f"({_signed(gap)}). It needs {len(meta.required_models_)} of {len(meta.names_)} models."
+        f"The combination ({comparison.default}) has a {comparison.loss_name} of {loss:.4g} on "
+        f"held-out rows and is {sure} the plain mean ({_signed(gap)}). It needs "
+        f"{len(meta.required_models_)} of {len(meta.names_)} models."
     )
-    if meta.overfit_ is not None and meta.overfit_.found:
-        text += " On a ninth that was held out it did worse than the mean, which is used instead."
-    return text
+    reason = "" if meta.overfit_ is None else meta.overfit_.reason
+    return f"{text} {reason}".rstrip()
 
 
 # --- calibration ------------------------------------------------------------------------------

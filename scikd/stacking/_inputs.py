@@ -13,7 +13,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.out_of_fold import OutOfFold
 from scikd.stacking._predictions import Predictions
 
-__all__ = ["is_table", "require_target", "take_predictions"]
+__all__ = ["is_table", "labels_of_tables", "require_target", "take_predictions"]
 
 
 def is_table(P: Any) -> bool:
@@ -21,6 +21,12 @@ def is_table(P: Any) -> bool:
     if hasattr(P, "toarray"):  # sparse: scikit-learn says why not
         return True
     return not isinstance(P, Mapping | OutOfFold | Predictions) and getattr(P, "ndim", 2) != 3
+
+
+def labels_of_tables(P: Any, classes: np.ndarray | None) -> np.ndarray | None:
+    """Return the labels that put columns in order where P holds a table per model, else None."""
+    by_class = isinstance(P, Mapping) and any(np.ndim(one) == 2 for one in P.values())
+    return classes if by_class else None
 
 
 def require_target(estimator: Any, y: Any) -> None:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from scikd.exceptions import InvalidInputError
 from scikd.out_of_fold import OutOfFold
-from scikd.stacking._inputs import take_predictions
+from scikd.stacking._inputs import labels_of_tables, take_predictions
 from scikd.stacking._levels import Candidates, Level, level_of
 from scikd.stacking._predictions import Predictions
 from scikd.stacking._problem import Problem
@@ -38,7 +38,7 @@ class Score(NamedTuple):
     """A loss with its 95 % bootstrap interval, and of what kind it is.
 
     ``"outer"``: on rows that the combiner was not fitted to. ``"apparent"``: on those that it was
-    fitted to, which flatters it.
+    fitted to, which flatters it. ``"nested"``: on rows that the base models have not seen either.
     """
 
     value: float
@@ -115,8 +115,7 @@ class BaseMeta(BaseEstimator):
             self.comparison_ = compare(level, name, self._loss_name, self.n_resamples)
         if self.detector and name != "mean":
             self.overfit_ = check_held_out(level, name, *options, self.comparison_)
-        seen = self.overfit_
-        if seen is not None and (seen.found or (name == "blend" and not seen.gains)):
+        if self.overfit_ is not None and self.overfit_.declined:
             name = "mean"
         model = level.fitted(name).model
         if self.comparison_ is not None:
@@ -145,9 +144,7 @@ class BaseMeta(BaseEstimator):
         named = isinstance(P, Mapping | OutOfFold | Predictions) and not issparse(P)
         if not named and not (hasattr(P, "columns") and hasattr(self, "feature_names_in_")):
             return take_predictions(self, P, reset=False)
-        labels = getattr(self, "classes_", None)
-        by_class = isinstance(P, Mapping) and any(np.ndim(one) == 2 for one in P.values())
-        given = Predictions.of(P, classes=labels if by_class else None)
+        given = Predictions.of(P, classes=labels_of_tables(P, getattr(self, "classes_", None)))
         missing = [name for name in self.required_models_ if name not in given.names]
         unknown = [name for name in given.names if name not in self.names_]
         if missing or unknown:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.ensemble._base import _BaseHeterogeneousEnsemble
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Bunch, check_consistent_length, check_random_state
@@ -22,7 +22,7 @@ from sklearn.utils.metadata_routing import (
     _routing_enabled,
     process_routing,
 )
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from scikd._progress import Progress
 from scikd._table_inputs import TableInputs, checked_weight
@@ -32,6 +32,8 @@ from scikd.folds import grouped_folds
 from scikd.labels import LabelStore
 from scikd.out_of_fold import OutOfFold, align_classes, cross_predict, take
 from scikd.parallel import fan_out
+from scikd.stacking._inputs import labels_of_tables
+from scikd.stacking._meta import Score
 from scikd.stacking._outer import Lesson, meta_folds, outer_predictions
 from scikd.stacking._predictions import Predictions
 from scikd.stacking.combiners import LinearCombiner
@@ -90,6 +92,7 @@ class Stack(TableInputs, _BaseHeterogeneousEnsemble):
         if self.evaluate not in {"outer", "nested"}:
             message = f"Expected evaluate to be 'outer' or 'nested'; got {self.evaluate!r}."
             raise InvalidInputError(message)
+        meta = self._checked_meta()
         training: dict[str, Any] = {
             "sample_weight": weight,
             "classes": getattr(self, "classes_", None),
@@ -105,12 +108,25 @@ class Stack(TableInputs, _BaseHeterogeneousEnsemble):
         else:
             self.oof_ = self._given(oof, [teacher.name for teacher in teachers], len(y))
         self._lesson = Lesson(y, weight, None if groups is None else np.asarray(groups))
-        self._learn(clone(self._default_meta() if self.meta is None else self.meta))
+        self._learn(meta)
         self._refit(X, y, weight, teachers, prefit=oof is not None)
         self._outer: np.ndarray | None = None
         self._nested: Comparison | None = None
         if self.evaluate == "nested":
             self._judge(teachers, X, training)
+
+    def _checked_meta(self) -> Any:
+        """Return an unfitted meta-model that takes what a stack gives it."""
+        meta = clone(self._default_meta() if self.meta is None else self.meta)
+        told = all(has_fit_parameter(meta, name) for name in ("sample_weight", "groups", "fold"))
+        if not told or is_classifier(meta) != self._classifier:
+            kind = "MetaClassifier, LogPool" if self._classifier else "MetaRegressor, ShrunkRidge"
+            message = (
+                f"Expected meta to be a meta-model of scikd.stacking, as {kind}..., whose fit "
+                f"takes sample_weight, groups and fold; got {meta!r}."
+            )
+            raise InvalidInputError(message)
+        return meta
 
     def _learn(self, meta: Any) -> None:
         """Fit the meta-model to the rows that are covered, and list what it needs."""
@@ -166,7 +182,11 @@ class Stack(TableInputs, _BaseHeterogeneousEnsemble):
         """Check out-of-fold predictions that the caller made."""
         classes = getattr(self, "classes_", None)
         unnamed = not (hasattr(oof, "names") or hasattr(oof, "columns") or hasattr(oof, "keys"))
-        P = Predictions.of(oof, classes=classes, names=names if unnamed else None)
+        labels = labels_of_tables(oof, classes)
+        P = Predictions.of(oof, classes=labels, names=names if unnamed else None)
+        if classes is not None and P.classes is not None and list(P.classes) != list(classes):
+            message = f"Expected probabilities of {list(classes)}; got those of {list(P.classes)}."
+            raise InvalidInputError(message)
         missing = sorted(set(names) - set(P.names))
         if missing or P.n_samples != n_samples:
             message = (
@@ -208,7 +228,7 @@ class Stack(TableInputs, _BaseHeterogeneousEnsemble):
         """Loss of the stack on held-out rows with its interval, and how they were held out."""
         check_is_fitted(self)
         if self._nested is not None:
-            return (*self._nested.loss("stack"), "nested")
+            return Score(*self._nested.loss("stack"), "nested")
         return getattr(self.meta_, "score_", None)
 
     def predict_out_of_fold(self) -> np.ndarray:

@@ -26,7 +26,7 @@ _SHARE = 9  # one part in nine is held out
 
 @dataclass(frozen=True)
 class HeldOutCheck:
-    """A combiner and the plain mean of all models on rows that neither was fitted to.
+    """A combiner and the plain mean of the models on rows that neither was fitted to.
 
     Once on all folds, each left out in turn; and once on a ninth of the groups that is left out of
     everything. Losses are mean squared errors, in the square of the unit of y, or log-losses, in
@@ -59,14 +59,34 @@ class HeldOutCheck:
 
     @property
     def found(self) -> bool:
-        """Whether the combiner is worse on the folds, or on the ninth by a standard error."""
-        on_folds = self.fold_loss > self.fold_plain_loss
-        return on_folds or self.loss - self.plain_loss > self.error
+        """Whether the combiner is worse by more than one standard error.
+
+        On the folds; or on the ninth, unless it `gains` on the folds, which are all rows.
+        """
+        on_folds = self.fold_loss - self.fold_plain_loss > self.fold_error
+        on_ninth = self.loss - self.plain_loss > self.error
+        return on_folds or (on_ninth and not self.gains)
 
     @property
     def gains(self) -> bool:
         """Whether the combiner is better on the folds by more than one standard error."""
         return self.fold_plain_loss - self.fold_loss > self.fold_error
+
+    @property
+    def declined(self) -> bool:
+        """Whether the plain mean is used instead: of a blend also unless it `gains`."""
+        return self.found or (self.combiner == "blend" and not self.gains)
+
+    @property
+    def reason(self) -> str:
+        """Why the plain mean is used instead, in a sentence; empty if it is not."""
+        if not self.declined:
+            return ""
+        what = "lost more than" if self.found else "gained no more than"
+        return (
+            f"{self.combiner} {what} one standard error against the plain mean on held-out rows: "
+            "the mean is used instead."
+        )
 
     def __str__(self) -> str:
         verdict = "overfits" if self.found else "gains" if self.gains else "gains nothing certain"

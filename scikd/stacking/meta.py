@@ -56,10 +56,11 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         The folds that are held out; None takes those given to `fit`, or deals out five. More than
         five given ones are merged into five.
     detector : bool, default=True
-        Whether to fall back to the plain mean of all models, and to warn, if the combiner does
-        worse than that on held-out folds; or, by more than one standard error, on a ninth of the
-        groups that is held out of everything. A blend also gives way, without warning, if it gains
-        no more than one standard error on the folds. `score_` does not know of this choice.
+        Whether to fall back to the plain mean of the models that are not redundant, and to warn, if
+        the combiner does worse than that by more than one standard error: on held-out folds; or on
+        a ninth of the groups that is held out of everything, unless the folds show as clear a gain.
+        A blend also gives way, without warning, if it gains no more than one standard error on the
+        folds. `score_` is that of what is used, and does not know that it was chosen.
     n_resamples : int, default=1000
         Bootstrap resamples of intervals.
     random_state : int, default=0

@@ -101,6 +101,23 @@ def test_fit_and_predict_numbers(run, regression, tmp_path):
     np.testing.assert_allclose(found["prediction"], meta.predict(regression[names]))
 
 
+def test_a_blend_that_gains_nothing_gives_way_and_the_commands_say_so(run, tmp_path):
+    """Not silently: the weights are then those of the mean."""
+    random = np.random.default_rng(0)
+    y = random.normal(size=N)
+    table = pd.DataFrame({"y": 10 * y})
+    for name in "abcd":
+        table[name] = 10 * y + random.normal(size=N)
+    source, stack = saved(table, tmp_path / "oof.csv"), tmp_path / "stack.scikd"
+    code, out, err = run("stack", "fit", source, "--target", "y", *QUICK, "-o", stack)
+    assert code == 0, err
+    weights = json.loads((stack / MANIFEST).read_text())["parameters"]["weights"]
+    assert list(weights.values()) == [0.25] * 4
+    assert "the mean is used instead" in out
+    assert "Warning" not in err
+    assert "4 models on 200 rows: a, b, c, d" in err
+
+
 def test_fit_and_predict_classes(run, classes, tmp_path):
     """Columns MODEL__CLASS; labels and probabilities come out."""
     source = saved(classes, tmp_path / "oof.csv")

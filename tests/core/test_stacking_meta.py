@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from scikd.exceptions import InvalidInputError, StackingWarning
 from scikd.stacking import (
     GreedySelection,
+    HeldOutCheck,
     LeastSquares,
     LogPool,
     MetaClassifier,
@@ -109,8 +110,7 @@ class TestHonesty:
                 fired += 1
                 np.testing.assert_allclose(model.weights_, 1 / P.shape[1])
                 seen = model.overfit_
-                on_ninth = seen.loss > seen.plain_loss + seen.error
-                assert on_ninth or seen.fold_loss > seen.fold_plain_loss
+                assert seen.fold_loss > seen.fold_plain_loss + seen.fold_error
                 assert np.sqrt(seen.fold_plain_loss) == pytest.approx(model.score_.value)
                 assert model.score_.value == model.comparison_.losses["mean"]
                 assert "overfits" in str(model.overfit_)
@@ -132,6 +132,24 @@ class TestHonesty:
                 values.append(np.mean(error**2) / plain - 1)
         assert np.mean(lost[True]) < 0.8 * np.mean(lost[False])
         assert np.mean(np.isclose(lost[True], 0)) >= 0.7
+
+    @pytest.mark.parametrize(
+        ("on_folds", "on_ninth", "found"),
+        [
+            (0.05, 0.0, False),  # worse, but within the noise
+            (0.15, -1.0, True),
+            (0.0, 0.3, True),
+            (0.0, 0.1, False),
+            (-0.15, 0.3, False),  # the folds, eight times as many rows, know better
+        ],
+    )
+    def test_the_detector_needs_evidence(self, on_folds, on_ninth, found):
+        """Being worse counts from one standard error on; and a blend must gain as much."""
+        for name in ("ridge", "blend"):
+            check = HeldOutCheck(name, 1 + on_folds, 1.0, 0.1, 1 + on_ninth, 1.0, 0.2, 50)
+            assert check.found == found
+            assert check.declined == (found or (name == "blend" and on_folds > -0.1))
+            assert bool(check.reason) == check.declined
 
     def test_the_detector_keeps_a_combiner_that_helps(self):
         """A pool with poor models, where the mean is no match."""

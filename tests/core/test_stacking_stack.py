@@ -221,6 +221,32 @@ class TestOutOfFold:
         with pytest.raises(InvalidInputError, match=r"all 442 rows; got 10 rows\."):
             regressor([("a", fitted)]).fit(X, y, oof=oof[0][:10, None])
 
+    def test_given_probabilities_of_two_classes(self):
+        """Those of the second alone, or of both: the same, as for a meta-model."""
+        two = species < 2
+        Z, z = iris[two], np.array(["no", "yes"])[species[two]]
+        second = np.column_stack(
+            [cross_val_predict(m, Z, z, method="predict_proba")[:, 1] for _, m in CLASSIFIERS]
+        )
+        both = np.stack([1 - second, second], axis=2)
+        names = [name for name, _ in CLASSIFIERS]
+        swapped = {
+            name: pd.DataFrame(both[:, j, ::-1], columns=["yes", "no"])
+            for j, name in enumerate(names)
+        }
+        for oof in (second, both, dict(zip(names, second.T, strict=True)), swapped):
+            stack = classifier().fit(Z, z, oof=oof)
+            np.testing.assert_allclose(stack.oof_.members, np.moveaxis(both, 1, 0))
+        other = classifier().fit(Z, z == "yes").oof_
+        with pytest.raises(InvalidInputError, match="Expected probabilities of"):
+            classifier().fit(Z, z, oof=other)
+
+    @pytest.mark.parametrize("meta", [Ridge(), MeanPool()], ids=["foreign", "of classes"])
+    def test_a_meta_model_of_another_kind_is_refused_before_anything_is_trained(self, meta):
+        """With what would do."""
+        with pytest.raises(InvalidInputError, match="Expected meta to be .* MetaRegressor, Shrunk"):
+            regressor(meta=meta).fit(X, y)
+
     def test_a_frozen_model_without_predictions_is_taken_at_its_word(self):
         """Its predictions of all rows are its column."""
         frozen = FrozenEstimator(Ridge(0.1).fit(X[:100], y[:100]))
@@ -303,6 +329,7 @@ class TestScores:
         np.testing.assert_allclose(predicted[test], meta.predict(outer))
         value, low, high, kind = stack.score_
         assert kind == "nested"
+        assert stack.score_.value == value
         assert low < value < high
         assert value == pytest.approx(np.sqrt(np.mean((predicted - y) ** 2)))
         assert stack.comparison_.names == ("mean", "best_single", "stack")
