@@ -65,6 +65,7 @@ _SUBMODULES = frozenset(
         "persistence",
         "quantities",
         "report",
+        "stack_commands",
         "stacking",
         "students",
         "teachers",

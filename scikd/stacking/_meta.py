@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
@@ -47,7 +47,7 @@ class Score(NamedTuple):
     kind: str
 
 
-class BaseMeta(BaseEstimator):
+class BaseMeta(BaseEstimator, ABC):
     """Base of `MetaRegressor` and `MetaClassifier`; not for users."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -80,6 +80,7 @@ class BaseMeta(BaseEstimator):
     score_: Score | None
     n_features_in_: int
 
+    @abstractmethod
     @abstractmethod
     def _default(self) -> str:
         """Return the name of the combiner that was asked for."""

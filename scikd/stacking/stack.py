@@ -208,11 +208,11 @@ class RegularizedStackingClassifier(ClassifierMixin, Stack):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.datasets import load_wine
     >>> from sklearn.naive_bayes import GaussianNB
     >>> from sklearn.neighbors import KNeighborsClassifier
     >>> from scikd.stacking import RegularizedStackingClassifier
-    >>> X, y = load_iris(return_X_y=True)
+    >>> X, y = load_wine(return_X_y=True)
     >>> models = [("bayes", GaussianNB()), ("neighbours", KNeighborsClassifier())]
     >>> stack = RegularizedStackingClassifier(models, random_state=0, progress=False).fit(X, y)
     >>> stack.predict_proba(X[:1]).shape

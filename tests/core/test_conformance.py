@@ -32,6 +32,9 @@ from scikd.objectives import Objective
 from scikd.students import DistilledClassifier, DistilledRegressor
 from scikd.teachers import CallableTeacher, EstimatorTeacher, StoredTeacher, Teacher
 from scikd.testing import check_aggregator, check_objective, check_student, check_teacher
+from tests.core.test_stacking_checks import CHECKED
+from tests.core.test_stacking_pools import POOLS
+from tests.core.test_stacking_stack import CHECKED as STACKS
 
 X, y = load_diabetes(return_X_y=True)
 iris, species = load_iris(return_X_y=True)
@@ -169,7 +172,9 @@ def test_every_concrete_class_is_in_a_suite(teachers):
     assert concrete(Aggregator) == {type(rule) for rule in AGGREGATORS} | {Harmonised}
     assert concrete(Objective) == {type(entry[0]) for entry in OBJECTIVES} | NOT_BY_SAMPLE
     assert concrete(Teacher) == {type(entry[0]) for entry in teachers}
-    assert concrete(BaseEstimator) == {type(entry[0]) for entry in STUDENTS}
+    estimators = {type(entry[0]) for entry in STUDENTS}
+    stacking = {type(one) for one in [*CHECKED, *POOLS, *STACKS]}  # by scikit-learn's own suite
+    assert concrete(BaseEstimator) == estimators | stacking
 
 
 class TestSuitesCanFail:

@@ -10,7 +10,8 @@ from scikd.exceptions import InvalidInputError
 from scikd.kernels.rows import ROW_STATISTICS, row_statistics
 from tests.reference import rows as reference
 
-numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
+# Squares of smaller numbers vanish, and the twin then divides by a spread of zero.
+numbers = st.floats(-1e6, 1e6).map(lambda value: 0.0 if abs(value) < 1e-100 else value)
 tables = st.tuples(st.integers(1, 6), st.integers(1, 70)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=numbers | st.just(np.nan))
 )
