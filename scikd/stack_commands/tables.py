@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["OofTable", "combined_table", "read_oof", "read_predictions"]
 
 FEWEST_ROWS = 20
+NO_MODELS = {  # names of columns, in lower case, that are surely no predictions
+    *("id", "row_id", "index", "unnamed: 0", "fold", "folds", "kfold", "group", "groups"),
+    *("weight", "weights", "sample_weight", "target", "y", "y_true", "label"),
+}
 MOST_NAMED = 8  # columns or rows that an error lists
 
 
@@ -304,6 +308,13 @@ def _chosen(
         message = (
             f"{file}: {_some(text)} hold text, not predictions. Leave them out (--exclude), or "
             "name the models (--models)."
+        )
+        raise InvalidInputError(message)
+    odd = [name for name in chosen if name.casefold() in NO_MODELS and name not in options.models]
+    if odd:
+        message = (
+            f"{file}: {_some(odd)} do not look like predictions. Say what they are (--row-id, "
+            "--fold, --group, --weight), leave them out (--exclude), or name the models (--models)."
         )
         raise InvalidInputError(message)
     return chosen
