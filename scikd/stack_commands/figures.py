@@ -83,7 +83,10 @@ def calibration_figure(
         line = [min(centre.min(), mean.min()), max(centre.max(), mean.max())]
         axes.plot(line, line, color="black", linewidth=1.0, linestyle=(0, (4, 3)), alpha=0.7)
         style = {"fmt": "o-", "markersize": 5.0, "linewidth": 1.4, "elinewidth": 1.4}
-        axes.errorbar(centre, mean, yerr=1.96 * error, color=PALETTE[0], **style)
+        whisker = np.stack([1.96 * error] * 2)
+        if not numbers:  # no share is below zero or above one
+            whisker = np.minimum(whisker, [mean, 1.0 - mean])
+        axes.errorbar(centre, mean, yerr=np.maximum(whisker, 0.0), color=PALETTE[0], **style)
         axes.set_xlabel(axes_names[0])
         axes.set_ylabel(axes_names[1])
         axes.grid()

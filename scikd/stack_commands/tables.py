@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["OofTable", "combined_table", "read_oof", "read_predictions"]
 
 FEWEST_ROWS = 20
+NO_MODELS = {  # names of columns, in lower case, that are surely no predictions
+    *("id", "row_id", "index", "unnamed: 0", "fold", "folds", "kfold", "group", "groups"),
+    *("weight", "weights", "sample_weight", "target", "y", "y_true", "label"),
+}
 MOST_NAMED = 8  # columns or rows that an error lists
 
 
@@ -138,7 +142,7 @@ def read_predictions(
     columns = {name: _columns_of(name, table, classes) for name in inside}
     missing = [name for name, found in columns.items() if found is None]
     if missing:
-        message = f"{files[0]} has no predictions of {_some(missing)}: {_close(missing, table)}."
+        message = f"{files[0]} has no predictions of {_some(missing)}: {_close(missing, table)}"
         raise InvalidInputError(message)
     kept = {name: found for name, found in columns.items() if found is not None}
     ids = None if row_id is None else (row_id, table)
@@ -206,13 +210,13 @@ def _some(names: Iterable[Any]) -> str:
 def _close(names: Iterable[str], table: pd.DataFrame) -> str:
     columns = [str(column) for column in table.columns]
     hints = [hit for name in names for hit in difflib.get_close_matches(str(name), columns, n=1)]
-    return f"did you mean {_some(hints)}?" if hints else f"it has {_some(columns)}"
+    return f"did you mean {_some(hints)}?" if hints else f"it has {_some(columns)}."
 
 
 def _present(table: pd.DataFrame, columns: Iterable[str], file: Any) -> None:
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        message = f"{file} has no column {_some(missing)}: {_close(missing, table)}."
+        message = f"{file} has no column {_some(missing)}: {_close(missing, table)}"
         raise InvalidInputError(message)
 
 
@@ -290,7 +294,7 @@ def _chosen(
     idle = [one for one in options.models if not any(fnmatchcase(name, one) for name in models)]
     idle += [one for one in options.exclude if not any(fnmatchcase(name, one) for name in free)]
     if idle:
-        message = f"{file} has no model {_some(idle)}: {_close(idle, table)}."
+        message = f"{file} has no model {_some(idle)}: {_close(idle, table)}"
         raise InvalidInputError(message)
     if more and not options.models:
         return {}  # the first file holds the truth alone
@@ -304,6 +308,13 @@ def _chosen(
         message = (
             f"{file}: {_some(text)} hold text, not predictions. Leave them out (--exclude), or "
             "name the models (--models)."
+        )
+        raise InvalidInputError(message)
+    odd = [name for name in chosen if name.casefold() in NO_MODELS and name not in options.models]
+    if odd:
+        message = (
+            f"{file}: {_some(odd)} do not look like predictions. Say what they are (--row-id, "
+            "--fold, --group, --weight), leave them out (--exclude), or name the models (--models)."
         )
         raise InvalidInputError(message)
     return chosen

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_regressor
 from sklearn.utils.validation import validate_data
 
 from scikd.exceptions import InvalidInputError
@@ -59,6 +60,11 @@ def take_predictions(estimator: Any, P: Any, *, reset: bool) -> Predictions:
         table = validate_data(estimator, P, reset=reset, dtype=kinds, ensure_all_finite="allow-nan")
         return Predictions.of(table, names=getattr(estimator, "feature_names_in_", None))
     given = Predictions.of(P)
+    if is_regressor(estimator) and given.values.ndim != 2:
+        message = (
+            f"Expected predictions of shape (n_samples, n_models); got shape {given.values.shape}."
+        )
+        raise InvalidInputError(message)
     named = isinstance(P, Mapping | OutOfFold | Predictions)
     if reset:
         estimator.n_features_in_ = given.n_models

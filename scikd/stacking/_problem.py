@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.validation import column_or_1d
 
 from scikd.exceptions import InvalidInputError
@@ -181,10 +182,23 @@ def _tied(
 
 def _column(values: Any, name: str, wrong: list[str]) -> np.ndarray | None:
     try:
-        return np.asarray(column_or_1d(values, warn=name == "y"))
+        column = np.asarray(column_or_1d(values, warn=name == "y"))
     except ValueError as error:
         wrong.append(f"{name}: {error}")
         return None
+    gaps = _gaps(column) if name in {"groups", "fold", "row_id"} else 0
+    if gaps:
+        wrong.append(f"{name} is missing (None or NaN) in {gaps} rows")
+    return column
+
+
+def _gaps(labels: np.ndarray) -> int:
+    """Count missing labels."""
+    if labels.dtype.kind == "f":
+        return int(np.isnan(labels).sum())
+    if labels.dtype.kind != "O":
+        return 0
+    return sum(one is None or is_scalar_nan(one) or is_pandas_na(one) for one in labels)
 
 
 def _weight(weight: np.ndarray | None, n: int, wrong: list[str]) -> np.ndarray:

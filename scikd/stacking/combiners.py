@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, final
 
 import numpy as np
 from scipy.linalg import lstsq
 from scipy.optimize import nnls
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from scikd._aggregator import simplex_solution
 from scikd.exceptions import InvalidInputError
-from scikd.out_of_fold import OutOfFold
-from scikd.stacking._predictions import Predictions
+from scikd.stacking._inputs import require_target, take_predictions
 from scikd.stacking._problem import Problem, check_problem
 from scikd.stacking._threads import one_thread
 from scikd.stacking.gram import Gram, GramSplit, gram_splits
@@ -107,7 +105,8 @@ class LinearCombiner(RegressorMixin, BaseEstimator, ABC):
         InvalidInputError
             Naming all that does not fit.
         """
-        predictions, y = self._checked(P, y, reset=True)
+        require_target(self, y)
+        predictions = take_predictions(self, P, reset=True)
         options = {"fold": fold, "groups": groups, "row_id": row_id}
         self._fit(check_problem(predictions, y, sample_weight, **options))
         return self
@@ -167,7 +166,7 @@ class LinearCombiner(RegressorMixin, BaseEstimator, ABC):
         Parameters
         ----------
         P : array-like, frame, mapping or OutOfFold, of shape (n_samples, n_models)
-            Predictions of the models that `fit` has seen, in the same order.
+            Predictions of the models that `fit` has seen; in an array or a frame in that order.
 
         Returns
         -------
@@ -180,7 +179,7 @@ class LinearCombiner(RegressorMixin, BaseEstimator, ABC):
             If a row holds no prediction at all.
         """
         check_is_fitted(self, "weights_")
-        predictions, _ = self._checked(P, reset=False)
+        predictions = take_predictions(self, P, reset=False)
         result = np.empty(predictions.n_samples)
         for rows, block in predictions.raw_blocks():
             combine_rows(block, self.weights_, self.intercept_, result[rows])
@@ -192,38 +191,6 @@ class LinearCombiner(RegressorMixin, BaseEstimator, ABC):
             )
             raise InvalidInputError(message)
         return result
-
-    def _checked(self, P: Any, y: Any = None, *, reset: bool) -> tuple[Predictions, Any]:
-        """Return predictions of as many models, named alike; and y, checked where P is an array."""
-        if isinstance(P, Predictions | OutOfFold | Mapping) and not issparse(P):
-            predictions = Predictions.of(P)
-            if predictions.values.ndim != 2:
-                message = (
-                    "Expected predictions of shape (n_samples, n_models); got shape "
-                    f"{predictions.values.shape}."
-                )
-                raise InvalidInputError(message)
-            if reset:
-                self.feature_names_in_ = np.asarray(predictions.names, dtype=object)
-            known = list(getattr(self, "feature_names_in_", predictions.names))
-            count = len(known) if reset else self.n_features_in_
-            if known != list(predictions.names) or count != len(known):
-                expected = known if hasattr(self, "feature_names_in_") else f"{count} without names"
-                message = f"Expected the models {expected}; got {list(predictions.names)}."
-                raise InvalidInputError(message)
-            return predictions, y
-        options: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "ensure_all_finite": "allow-nan",
-            "reset": reset,
-        }
-        if reset:
-            values, y = validate_data(self, P, y, y_numeric=True, **options)
-        else:
-            values = validate_data(self, P, **options)
-        names = getattr(self, "feature_names_in_", None)
-        names = [f"model{j}" for j in range(values.shape[1])] if names is None else names
-        return Predictions(values, tuple(names)), y
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.persistence import MANIFEST
 from scikd.report import Figure, Report, Table
 from scikd.stack_commands import demo
+from scikd.stack_commands.figures import calibration_figure
 from scikd.stack_commands.options import StackOptions
 from scikd.stack_commands.page import stack_report
 from scikd.stack_commands.tables import read_oof
@@ -219,6 +221,21 @@ def test_a_page_says_what_was_computed(classes, tmp_path):
         assert figure.pngs((False, True))
 
 
+def test_shares_have_whiskers_that_are_shares():
+    """Few rows of a bin, nearly all of them right."""
+    random = np.random.default_rng(0)
+    first = random.uniform(size=40)
+    proba, y = np.stack([first, 1 - first], axis=1), (random.uniform(size=40) > first).astype(int)
+    figure, _ = calibration_figure(proba, y, np.ones(40), np.array([0, 1]))
+    axes = Mock()
+    figure.draw(axes)
+    (_, mean), given = axes.errorbar.call_args
+    low, high = given["yerr"]
+    assert low.max() > 0
+    assert (mean - low).min() >= -1e-12
+    assert (mean + high).max() <= 1 + 1e-12
+
+
 def test_the_section_of_the_demo_shows_what_was_computed():
     """The table is the comparison of the stack, and the formula its frozen form."""
     options = Options(progress=False)
@@ -254,6 +271,19 @@ def test_bad_columns(regression, tmp_path, what):
         read_oof([source], StackOptions(**options))
 
 
+def test_ids_and_folds_are_no_models(regression, tmp_path):
+    """Forgotten flags do not make models of them; who names them as models gets them."""
+    table = regression.drop(columns="site").reset_index(names="Unnamed: 0")
+    source = saved(table, tmp_path / "oof.csv")
+    with pytest.raises(InvalidInputError, match="'Unnamed: 0', 'fold' do not look like pred"):
+        read_oof([source], StackOptions(target="y", row_id="id"))
+    options = {"target": "y", "row_id": "id", "exclude": ("Unnamed*",)}
+    found = read_oof([source], StackOptions(**options, fold="fold"))
+    assert found.P.names == ("lgb_a", "lgb_b", "knn", "mlp", "lgb_copy")
+    found = read_oof([source], StackOptions(**options, models=("lgb_*", "fold")))
+    assert found.P.names == ("fold", "lgb_a", "lgb_b", "lgb_copy")
+
+
 def spoilt(regression, what):
     """Return the table with one thing wrong."""
     table = regression.drop(columns="site")
@@ -274,7 +304,7 @@ def spoilt(regression, what):
         ("missing truth", {}, "'y' is missing in 1 rows"),
         ("too few rows", {}, "it has 10 rows, expected at least 20"),
         ("twice in a fold", {"row_id": "id", "fold": "fold"}, "1 rows have the id and the fold of"),
-        ("empty model", {}, "'knn' hold no prediction at all"),
+        ("empty model", {"exclude": ("id", "fold")}, "'knn' hold no prediction at all"),
     ],
 )
 def test_bad_rows(regression, tmp_path, what, options, text):
@@ -306,7 +336,7 @@ def test_errors_on_the_command_line_are_one_line(run, regression, tmp_path):
 
 def test_a_stack_is_not_replaced_unasked(run, regression, tmp_path):
     """But with --overwrite."""
-    source = saved(regression.drop(columns="site"), tmp_path / "oof.csv")
+    source = saved(regression.drop(columns=["id", "fold", "site"]), tmp_path / "oof.csv")
     stack = tmp_path / "stack.scikd"
     flags = ("--target", "y", *QUICK, "-o", stack)
     assert run("stack", "fit", source, *flags)[0] == 0

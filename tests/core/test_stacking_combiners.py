@@ -508,11 +508,21 @@ class TestNames:
         by_frame = MeanCombiner().fit(pd.DataFrame(mapping), y)
         assert by_mapping.feature_names_in_.tolist() == by_frame.feature_names_in_.tolist()
         np.testing.assert_array_equal(by_mapping.predict(mapping), by_frame.predict(mapping))
-        with pytest.raises(InvalidInputError, match=r"the models \['a', 'b'\]"):
-            by_frame.predict({"b": P[:, 1], "a": P[:, 0]})
+        with pytest.raises(InvalidInputError, match=r"predictions of \['a', 'b'\], as in fit"):
+            by_frame.predict({"b": P[:, 1], "c": P[:, 0]})
         unnamed = MeanCombiner().fit(P, y)
-        with pytest.raises(InvalidInputError, match="2 without names"):
+        with pytest.raises(InvalidInputError, match="predictions of 2 models, as in fit"):
             unnamed.predict({"a": y})
+
+    def test_named_models_may_come_in_any_order(self):
+        P, y = pool(0, n_models=2)
+        mapping = {"a": P[:, 0], "b": P[:, 1]}
+        combiner = LeastSquares().fit(mapping, y)
+        assert abs(np.subtract(*combiner.weights_)) > 1e-3
+        swapped = {"b": P[:, 1], "a": P[:, 0]}
+        np.testing.assert_array_equal(combiner.predict(swapped), combiner.predict(mapping))
+        with pytest.raises(InvalidInputError, match=r"got shape \(3, 2, 2\)"):
+            combiner.predict(dict.fromkeys("ab", np.ones((3, 2)) / 2))
 
     def test_classes_are_for_pools(self):
         with pytest.raises(InvalidInputError, match="n_models"):

@@ -142,6 +142,9 @@ class TestProblem:
             ({"P": np.full((40, 2), np.nan)}, "0 are predicted"),
             ({"P": rng.random((40, 2, 2))}, "y holds numbers"),
             ({"y": None}, "y is None"),
+            ({"fold": [None] * 2 + ["a"] * 38}, "fold is missing .* in 2 rows"),
+            ({"groups": np.r_[np.nan, np.zeros(39)]}, "groups is missing .* in 1 rows"),
+            ({"row_id": pd.array([pd.NA, *range(39)])}, "row_id is missing .* in 1 rows"),
         ],
     )
     def test_unusable(self, options, text):
