@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
 from scikd.exceptions import InvalidInputError
 from scikd.teachers import count_samples
 
-__all__ = ["TableInputs", "checked_weight"]
+__all__ = ["TableInputs", "checked_labels", "checked_weight", "require_target"]
 
 
 class TableInputs(BaseEstimator, ABC):
@@ -75,3 +76,23 @@ def checked_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
         sample_weight, X, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=False
     )
     return weight
+
+
+def require_target(estimator: Any, y: Any) -> None:
+    """Raise InvalidInputError if there is no target."""
+    if y is None:
+        message = f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        raise InvalidInputError(message)
+
+
+def checked_labels(
+    estimator: Any, y: Any, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels of shape (n_samples,), and the sorted classes of rows that have weight."""
+    y = _check_y(y, estimator=estimator)
+    check_classification_targets(y)
+    classes = np.unique(y if weight is None else y[weight > 0])
+    if len(classes) < 2:
+        message = f"Expected at least two classes; got one class: {classes.tolist()}."
+        raise InvalidInputError(message)
+    return y, classes

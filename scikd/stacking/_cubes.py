@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit, softmax
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_y
 
 from scikd.exceptions import InvalidInputError
 from scikd.stacking._predictions import Predictions
+from scikd.stacking._problem import Problem, check_problem
 from scikd.stacking.kernels import fill_rows
 from scikd.stacking.pool_kernels import first_unusable, normalise
 
-__all__ = ["Inputs", "as_cube", "blocks", "check_inputs", "linear_pool"]
+__all__ = [
+    "Inputs",
+    "as_cube",
+    "blocks",
+    "check_classes",
+    "class_problem",
+    "linear_pool",
+    "tag_cubes",
+]
 
 Inputs = Literal["proba", "logit"]
 _TOLERANCE = 1e-3  # how far from one the probabilities of a row may sum: float16, rounded files
-
-
-def check_inputs(inputs: Any) -> Inputs:
-    """Return what the predictions are, or raise InvalidInputError."""
-    if inputs not in {"proba", "logit"}:
-        message = f"Expected inputs to be 'proba' or 'logit'; got {inputs!r}."
-        raise InvalidInputError(message)
-    return cast("Inputs", inputs)
 
 
 def as_cube(predictions: Predictions, inputs: Inputs) -> Predictions:
@@ -33,7 +36,15 @@ def as_cube(predictions: Predictions, inputs: Inputs) -> Predictions:
 
     A matrix of shape (n_samples, n_models) holds the probabilities, or log-odds, of the second of
     two classes.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are no probabilities, or `inputs` is neither of these.
     """
+    if inputs not in {"proba", "logit"}:
+        message = f"Expected inputs to be 'proba' or 'logit'; got {inputs!r}."
+        raise InvalidInputError(message)
     values = predictions.values
     if values.ndim == 2:
         second = expit(values) if inputs == "logit" else values
@@ -56,6 +67,68 @@ def _check_block(block: np.ndarray, names: tuple[str, ...], start: int) -> None:
             "inputs='logit'."
         )
         raise InvalidInputError(message)
+
+
+def class_problem(
+    estimator: Any,
+    predictions: Predictions,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    inputs: Inputs,
+    **options: Any,
+) -> Problem:
+    """Check all that a classifier on predictions learns from.
+
+    Parameters
+    ----------
+    estimator : object
+        Named in errors.
+    predictions : Predictions
+        As for `as_cube`.
+    y, sample_weight, **options
+        As for `check_problem`.
+    inputs : {"proba", "logit"}
+        What the predictions are.
+
+    Raises
+    ------
+    InvalidInputError, ValueError
+        If these do not fit together, or there is one class only.
+    """
+    y = _check_y(y, estimator=estimator)
+    check_classification_targets(y)
+    kind = type_of_target(y)
+    if predictions.values.ndim == 2 and kind == "multiclass":
+        message = (
+            "Only binary classification is supported. The type of the target is "
+            f"{kind}. Pass probabilities of shape (n_samples, n_models, n_classes)."
+        )
+        raise InvalidInputError(message)
+    cube = as_cube(predictions, inputs)
+    problem = check_problem(cube, y, sample_weight, **options, classifier=True)
+    classes = np.asarray(problem.P.classes)
+    if len(classes) < 2:
+        message = f"Expected at least two classes; got {classes.tolist()}."
+        raise InvalidInputError(message)
+    return problem
+
+
+def check_classes(cube: Predictions, classes: np.ndarray) -> None:
+    """Raise InvalidInputError unless the last axis holds these classes, as far as it says."""
+    given = cube.classes
+    alike = given is None or np.array_equal(given, classes)
+    if cube.values.shape[2] != len(classes) or not alike:
+        found = cube.values.shape[2] if given is None else given.tolist()
+        message = f"Expected probabilities of the classes {classes.tolist()}; got those of {found}."
+        raise InvalidInputError(message)
+
+
+def tag_cubes(tags: Any) -> None:
+    """Say in the tags of a classifier which predictions it takes."""
+    tags.input_tags.three_d_array = True
+    # A matrix can hold the probabilities of one of two classes only; more need a third axis.
+    tags.classifier_tags.multi_class = False
 
 
 def blocks(cube: Predictions) -> Iterator[tuple[slice, np.ndarray]]:

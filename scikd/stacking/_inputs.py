@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.out_of_fold import OutOfFold
 from scikd.stacking._predictions import Predictions
 
-__all__ = ["is_table", "labels_of_tables", "require_target", "take_predictions"]
+__all__ = ["is_table", "labels_of_tables", "refuse_bare", "take_predictions"]
 
 
 def is_table(P: Any) -> bool:
@@ -28,13 +27,6 @@ def labels_of_tables(P: Any, classes: np.ndarray | None) -> np.ndarray | None:
     """Return the labels that put columns in order where P holds a table per model, else None."""
     by_class = isinstance(P, Mapping) and any(np.ndim(one) == 2 for one in P.values())
     return classes if by_class else None
-
-
-def require_target(estimator: Any, y: Any) -> None:
-    """Raise InvalidInputError if there is no target."""
-    if y is None:
-        message = f"{type(estimator).__name__} requires y to be passed, but the target y is None."
-        raise InvalidInputError(message)
 
 
 def take_predictions(estimator: Any, P: Any, *, reset: bool) -> Predictions:
@@ -84,4 +76,15 @@ def take_predictions(estimator: Any, P: Any, *, reset: bool) -> Predictions:
         message = f"Expected predictions of {known}, as in fit; got those of {list(given.names)}."
         raise InvalidInputError(message)
     order = [given.names.index(name) for name in known]
-    return replace(given, values=given.values[:, order], names=tuple(known))
+    return given.select(order)
+
+
+def refuse_bare(combined: np.ndarray, what: str = "model") -> None:
+    """Raise InvalidInputError if rows of what was combined are NaN, for want of any prediction."""
+    bare = np.flatnonzero(np.isnan(combined.reshape(len(combined), -1)).any(axis=1))
+    if len(bare):
+        message = (
+            f"Expected a prediction of at least one {what} in every row; {len(bare)} rows have "
+            f"none, the first {bare[:5].tolist()}."
+        )
+        raise InvalidInputError(message)

@@ -31,7 +31,7 @@ from scikd.stacking.redundancy import RedundancyFilter
 if TYPE_CHECKING:
     from scikd.stacking.frozen import FrozenPool, FrozenStack
 
-__all__ = ["BaseMeta", "Score", "redundancy_of", "refuse_bare"]
+__all__ = ["BaseMeta", "Score", "redundancy_of"]
 
 
 class Score(NamedTuple):
@@ -180,13 +180,3 @@ class BaseMeta(BaseEstimator, ABC):
 def redundancy_of(given: Any) -> RedundancyFilter | None:
     """Return the filter that was asked for."""
     return RedundancyFilter(rule=given) if isinstance(given, str) else given
-
-
-def refuse_bare(bare: np.ndarray) -> None:
-    """Raise InvalidInputError if rows have no prediction of any model that is needed."""
-    if len(bare):
-        message = (
-            f"Expected a prediction of at least one required model in every row; {len(bare)} rows "
-            f"have none, the first {bare[:5].tolist()}."
-        )
-        raise InvalidInputError(message)

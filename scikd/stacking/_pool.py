@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Self, final
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_y, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from scikd._table_inputs import require_target
 from scikd.exceptions import InvalidInputError
 from scikd.out_of_fold import OutOfFold
-from scikd.stacking._cubes import Inputs, as_cube, blocks, check_inputs
+from scikd.stacking._cubes import (
+    Inputs,
+    as_cube,
+    blocks,
+    check_classes,
+    class_problem,
+    tag_cubes,
+)
 from scikd.stacking._predictions import Predictions
-from scikd.stacking._problem import Problem, check_problem
+from scikd.stacking._problem import Problem
 from scikd.stacking.kernels import fill_rows
 
 __all__ = ["ClassPool", "truth_given"]
@@ -83,33 +89,11 @@ class ClassPool(ClassifierMixin, BaseEstimator, ABC):
         InvalidInputError
             If predictions, labels and weights do not fit together; the message names all that.
         """
-        if y is None:
-            message = f"{type(self).__name__} requires y to be passed, but the target y is None."
-            raise InvalidInputError(message)
+        require_target(self, y)
         predictions = self._predictions(P, reset=True)
-        y = _check_y(y, estimator=self)
-        check_classification_targets(y)
-        kind = type_of_target(y)
-        if predictions.values.ndim == 2 and kind == "multiclass":
-            message = (
-                "Only binary classification is supported. The type of the target is "
-                f"{kind}. Pass probabilities of shape (n_samples, n_models, n_classes)."
-            )
-            raise InvalidInputError(message)
-        problem = check_problem(
-            as_cube(predictions, check_inputs(self.inputs)),
-            y,
-            sample_weight,
-            groups=groups,
-            fold=fold,
-            row_id=row_id,
-            classifier=True,
-        )
-        classes = problem.P.classes
-        if classes is None or len(classes) < 2:
-            message = f"Expected at least two classes; got {np.unique(y).tolist()}."
-            raise InvalidInputError(message)
-        self.classes_ = classes
+        options = {"inputs": self.inputs, "groups": groups, "fold": fold, "row_id": row_id}
+        problem = class_problem(self, predictions, y, sample_weight, **options)
+        self.classes_ = np.asarray(problem.P.classes)
         self.n_features_in_ = predictions.n_models
         self._names = predictions.names
         self._learn(problem)
@@ -158,16 +142,8 @@ class ClassPool(ClassifierMixin, BaseEstimator, ABC):
 
     def _checked(self, P: Any) -> Predictions:
         predictions = self._sorted(self._predictions(P, reset=False))
-        cube = as_cube(predictions, check_inputs(self.inputs))
-        given = cube.classes
-        if cube.values.shape[2] != len(self.classes_) or (
-            given is not None and not np.array_equal(given, self.classes_)
-        ):
-            message = (
-                f"Expected probabilities of the classes {self.classes_.tolist()}; got those of "
-                f"{cube.values.shape[2] if given is None else given.tolist()}."
-            )
-            raise InvalidInputError(message)
+        cube = as_cube(predictions, self.inputs)
+        check_classes(cube, self.classes_)
         return cube
 
     def _predictions(self, P: Any, *, reset: bool) -> Predictions:
@@ -196,14 +172,12 @@ class ClassPool(ClassifierMixin, BaseEstimator, ABC):
             )
             raise InvalidInputError(message)
         order = [predictions.names.index(name) for name in self._names]
-        return replace(predictions, values=predictions.values[:, order], names=self._names)
+        return predictions.select(order)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.input_tags.three_d_array = True
-        # A matrix can hold the probabilities of one of two classes only; more need a third axis.
-        tags.classifier_tags.multi_class = False
+        tag_cubes(tags)
         return tags
 
     @abstractmethod

@@ -127,11 +127,7 @@ class ClassCandidates(Candidates):
     def _single(self, name: str, level: Level) -> PooledClasses:
         problem = level.problem.take(level.rows)
         redundancy, columns = level.once("kept", lambda: self._kept(problem))
-        P = replace(
-            problem.P,
-            values=problem.P.values[:, columns],
-            names=tuple(problem.P.names[j] for j in columns),
-        )
+        P = problem.P.select(columns)
         pool = clone(self._pools[name]).fit(
             P,
             np.asarray(P.classes)[problem.y],

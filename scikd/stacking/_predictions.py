@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -158,6 +158,11 @@ class Predictions:
         """Yield slices of rows with their filled predictions, contiguous float64."""
         for rows, block in self.raw_blocks(width):
             yield rows, _filled(block)
+
+    def select(self, models: Sequence[int] | np.ndarray) -> Predictions:
+        """Return the predictions of some models, by number, in this order."""
+        names = tuple(self.names[j] for j in models)
+        return replace(self, values=self.values[:, models], names=names)
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return the predictions of some rows."""

@@ -25,7 +25,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from scikd._progress import Progress
-from scikd._table_inputs import TableInputs, checked_weight
+from scikd._table_inputs import TableInputs, checked_weight, require_target
 from scikd._training import Errors
 from scikd.exceptions import InvalidInputError
 from scikd.folds import grouped_folds
@@ -338,9 +338,7 @@ class Stack(TableInputs, _BaseHeterogeneousEnsemble):
     def _checked_training(
         self, X: Any, y: Any, sample_weight: Any, groups: Any
     ) -> tuple[Any, np.ndarray | None]:
-        if y is None:
-            message = f"{type(self).__name__} requires y to be passed, but the target y is None."
-            raise InvalidInputError(message)
+        require_target(self, y)
         self._validate_estimators()
         X = self._checked_inputs(X, reset=True)
         check_consistent_length(X, y, groups)

@@ -14,8 +14,9 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from scikd._aggregator import simplex_solution
+from scikd._table_inputs import require_target
 from scikd.exceptions import InvalidInputError
-from scikd.stacking._inputs import require_target, take_predictions
+from scikd.stacking._inputs import refuse_bare, take_predictions
 from scikd.stacking._problem import Problem, check_problem
 from scikd.stacking._threads import one_thread
 from scikd.stacking.gram import Gram, GramSplit, gram_splits
@@ -183,13 +184,7 @@ class LinearCombiner(RegressorMixin, BaseEstimator, ABC):
         result = np.empty(predictions.n_samples)
         for rows, block in predictions.raw_blocks():
             combine_rows(block, self.weights_, self.intercept_, result[rows])
-        bare = np.flatnonzero(np.isnan(result))
-        if len(bare):
-            message = (
-                f"Expected a prediction of at least one model in every row; {len(bare)} rows have "
-                f"none, the first {bare[:5].tolist()}."
-            )
-            raise InvalidInputError(message)
+        refuse_bare(result)
         return result
 
     def __sklearn_tags__(self) -> Any:

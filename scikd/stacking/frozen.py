@@ -14,7 +14,7 @@ from scipy.special import softmax
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.out_of_fold import OutOfFold
 from scikd.persistence import decode_labels, encode_labels, load_bundle, save_bundle
-from scikd.stacking._cubes import Inputs, as_cube, blocks, linear_pool
+from scikd.stacking._cubes import Inputs, as_cube, blocks, check_classes, linear_pool
 from scikd.stacking._predictions import Predictions
 from scikd.stacking.features import MetaFeatures
 from scikd.stacking.kernels import combine_rows
@@ -293,12 +293,7 @@ class FrozenPool(FrozenWeights):
             If a model is not there, or a row has no prediction.
         """
         cube = as_cube(self._taken(P, self.classes), self.inputs)
-        if cube.values.shape[2] != len(self.classes):
-            message = (
-                f"Expected probabilities of the classes {self.classes.tolist()}; got those of "
-                f"{cube.values.shape[2]}."
-            )
-            raise InvalidInputError(message)
+        check_classes(cube, self.classes)
         pooled = np.zeros((cube.n_samples, len(self.classes)))
         for rows, block in blocks(cube):
             for part in self.parts:

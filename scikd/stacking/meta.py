@@ -11,11 +11,12 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from scikd._table_inputs import require_target
 from scikd.exceptions import InvalidInputError
 from scikd.stacking._feature_columns import FeatureColumns
-from scikd.stacking._inputs import require_target
+from scikd.stacking._inputs import refuse_bare
 from scikd.stacking._linear import Combination, LinearCandidates, standard_combiners
-from scikd.stacking._meta import BaseMeta, redundancy_of, refuse_bare
+from scikd.stacking._meta import BaseMeta, redundancy_of
 from scikd.stacking._problem import Problem, check_problem
 from scikd.stacking.combiners import LinearCombiner
 from scikd.stacking.features import MetaFeatures
@@ -258,7 +259,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         for rows, block in predictions.raw_blocks():
             part = block if needed.all() else np.ascontiguousarray(block[:, needed])
             combine_rows(part, weights, self.intercept_, result[rows])
-        refuse_bare(np.flatnonzero(np.isnan(result)))
+        refuse_bare(result, "required model")
         if self.features_ is not None and self.feature_weights_.any():
             result += self.features_.transform(predictions.values) @ self.feature_weights_
         return result

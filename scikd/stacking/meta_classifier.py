@@ -8,17 +8,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_y, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
+from scikd._table_inputs import require_target
 from scikd.exceptions import InvalidInputError
-from scikd.stacking._cubes import Inputs, as_cube
-from scikd.stacking._inputs import require_target
-from scikd.stacking._meta import BaseMeta, redundancy_of, refuse_bare
+from scikd.stacking._cubes import Inputs, as_cube, check_classes, class_problem, tag_cubes
+from scikd.stacking._inputs import refuse_bare
+from scikd.stacking._meta import BaseMeta, redundancy_of
 from scikd.stacking._pool import ClassPool
 from scikd.stacking._pooled import ClassCandidates, PooledClasses, standard_pools
-from scikd.stacking._predictions import Predictions
-from scikd.stacking._problem import check_problem
 from scikd.stacking.diagnostics import Conditioning
 
 __all__ = ["MetaClassifier"]
@@ -185,28 +183,9 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
         self._validate_params()
         require_target(self, y)
         predictions = self._taken(P, reset=True)
-        y = _check_y(y, estimator=self)
-        check_classification_targets(y)
-        if predictions.values.ndim == 2 and type_of_target(y) == "multiclass":
-            message = (
-                "Only binary classification is supported for a matrix of predictions. The type of "
-                "the target is multiclass. Pass probabilities of shape (n_samples, n_models, "
-                "n_classes)."
-            )
-            raise InvalidInputError(message)
-        problem = check_problem(
-            as_cube(predictions, self.inputs),
-            y,
-            sample_weight,
-            groups=groups,
-            fold=fold,
-            row_id=row_id,
-            classifier=True,
-        )
+        options = {"inputs": self.inputs, "groups": groups, "fold": fold, "row_id": row_id}
+        problem = class_problem(self, predictions, y, sample_weight, **options)
         self.classes_ = np.asarray(problem.P.classes)
-        if len(self.classes_) < 2:
-            message = f"Expected at least two classes; got {self.classes_.tolist()}."
-            raise InvalidInputError(message)
         self.names_ = problem.P.names
         model = self._learn(problem, self._candidates())[0]
         self._pooled: PooledClasses = model
@@ -217,11 +196,7 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
         self.diagnostics_ = {"before": Conditioning.of(problem.P, problem.weight)}
         self.diagnostics_["after"] = self.diagnostics_["before"]
         if self.redundancy_ is not None and not self.redundancy_.kept_.all():
-            kept = replace(
-                problem.P,
-                values=problem.P.values[:, self.redundancy_.kept_],
-                names=tuple(np.asarray(self.names_)[self.redundancy_.kept_]),
-            )
+            kept = problem.P.select(np.flatnonzero(self.redundancy_.kept_))
             self.diagnostics_["after"] = Conditioning.of(kept, problem.weight)
         return self
 
@@ -247,14 +222,14 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
         """
         check_is_fitted(self, "required_models_")
         cube = as_cube(self._taken(P, reset=False), self.inputs)
-        self._check_classes(cube)
+        check_classes(cube, self.classes_)
         spare = ~self._required
         if spare.any():
             values = cube.values.copy()
             values[:, spare] = np.nan
             cube = replace(cube, values=values)
         proba = self._pooled.predict_proba(cube)
-        refuse_bare(np.flatnonzero(np.isnan(proba).any(axis=1)))
+        refuse_bare(proba, "required model")
         return proba
 
     def predict(self, P: Any) -> np.ndarray:
@@ -262,17 +237,6 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
         proba = self.predict_proba(P)
         labels: np.ndarray = self.classes_[proba.argmax(axis=1)]
         return labels
-
-    def _check_classes(self, cube: Predictions) -> None:
-        given = cube.classes
-        alike = given is None or np.array_equal(given, self.classes_)
-        if cube.values.shape[2] != len(self.classes_) or not alike:
-            found = cube.values.shape[2] if given is None else given.tolist()
-            message = (
-                f"Expected probabilities of the classes {self.classes_.tolist()}; got those of "
-                f"{found}."
-            )
-            raise InvalidInputError(message)
 
     def _candidates(self) -> ClassCandidates:
         pools = standard_pools(self.random_state)
@@ -290,7 +254,5 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        # A matrix can hold the probabilities of one of two classes only; more need a third axis.
-        tags.classifier_tags.multi_class = False
+        tag_cubes(tags)
         return tags

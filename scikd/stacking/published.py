@@ -27,9 +27,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from scikd._table_inputs import require_target
 from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out
-from scikd.stacking._inputs import require_target, take_predictions
+from scikd.stacking._inputs import take_predictions
 from scikd.stacking._predictions import Predictions
 from scikd.stacking._problem import check_problem
 from scikd.stacking.features import MetaFeatures

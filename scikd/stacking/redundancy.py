@@ -15,8 +15,9 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from scikd._table_inputs import require_target
 from scikd.exceptions import InvalidInputError
-from scikd.stacking._inputs import is_table, require_target, take_predictions
+from scikd.stacking._inputs import is_table, take_predictions
 from scikd.stacking._problem import Problem, check_problem
 from scikd.stacking._threads import one_thread
 from scikd.stacking.gram import Gram

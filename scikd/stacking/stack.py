@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _check_y, check_is_fitted
 
+from scikd._table_inputs import checked_labels
 from scikd.exceptions import InvalidInputError
 from scikd.stacking._stack import Stack
 from scikd.stacking.meta import MetaRegressor
@@ -137,7 +137,7 @@ class RegularizedStackingRegressor(RegressorMixin, Stack):
             If the inputs cannot be used.
         """
         X, weight = self._checked_training(X, y, sample_weight, groups)
-        y = column_or_1d(_check_y(y, y_numeric=True, estimator=self), warn=True)
+        y = _check_y(y, y_numeric=True, estimator=self)
         self._fit(X, y.astype(np.float64), weight, groups, oof)
         return self
 
@@ -253,13 +253,7 @@ class RegularizedStackingClassifier(ClassifierMixin, Stack):
             If the inputs cannot be used.
         """
         X, weight = self._checked_training(X, y, sample_weight, groups)
-        y = column_or_1d(_check_y(y, estimator=self), warn=True)
-        check_classification_targets(y)
-        heard = y if weight is None else y[weight > 0]
-        self.classes_ = np.unique(heard)
-        if len(self.classes_) < 2:
-            message = f"Expected at least two classes; got one class: {self.classes_.tolist()}."
-            raise InvalidInputError(message)
+        y, self.classes_ = checked_labels(self, y, weight)
         unheard = np.setdiff1d(y, self.classes_)
         if len(unheard):
             message = f"Expected every class to have weight; {unheard.tolist()} have none."

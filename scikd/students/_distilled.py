@@ -16,7 +16,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from scikd._progress import Progress
-from scikd._table_inputs import checked_weight
+from scikd._table_inputs import checked_weight, require_target
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import DistillationWarning, InvalidInputError
 from scikd.folds import distinct_rows, grouped_folds
@@ -263,9 +263,7 @@ class Distilled(Conventions):
         self, X: Any, y: Any, sample_weight: Any, groups: Any, X_unlabelled: Any
     ) -> tuple[Any, Any, Any]:
         """Check the inputs of `fit`; return inputs, weights and unlabelled inputs."""
-        if y is None:
-            message = f"{type(self).__name__} requires y to be passed, but the target y is None."
-            raise InvalidInputError(message)
+        require_target(self, y)
         X = self._checked_inputs(X, reset=True)
         check_consistent_length(X, y, groups)
         weight = checked_weight(sample_weight, X)

@@ -12,10 +12,10 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from scikd._progress import Progress
+from scikd._table_inputs import checked_labels
 from scikd.exceptions import InvalidInputError
 from scikd.students._distilled import Distilled
 from scikd.students.soft_labels import (
@@ -192,12 +192,7 @@ class DistilledClassifier(ClassifierMixin, Distilled):
             If the inputs cannot be used, or there is only one class.
         """
         X, weight, X_unlabelled = self._checked_training(X, y, sample_weight, groups, X_unlabelled)
-        y = _check_y(y, estimator=self)
-        check_classification_targets(y)
-        self.classes_ = np.unique(y if weight is None else y[weight > 0])
-        if len(self.classes_) < 2:
-            message = f"Expected at least two classes; got one class: {self.classes_.tolist()}."
-            raise InvalidInputError(message)
+        y, self.classes_ = checked_labels(self, y, weight)
         self._fit(X, y, weight, groups, X_unlabelled)
         return self
 
