@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scikd._commands import Built, built_group
+from scikd._commands import Built, command_group
 from scikd.exceptions import InvalidInputError
 
 __all__ = ["app"]
@@ -207,19 +207,12 @@ BUILT = {
 """Commands whose flags are the fields of a dataclass."""
 
 
-app = typer.Typer(
-    name="graphs",
-    cls=built_group(BUILT),
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("graphs", BUILT)
 
 
 @app.callback()
 def _graphs() -> None:
-    """Graph neural networks: distil into a light student."""  # a group even of one command
+    """Graph neural networks: distil into a light student."""
 
 
 @app.command("show")

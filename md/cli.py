@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from scikd._commands import Built, built_group
+from scikd._commands import Built, command_group
 from scikd.exceptions import InvalidInputError
 
 __all__ = ["app"]
@@ -93,15 +93,12 @@ BUILT = {
 """Commands whose flags are the fields of a dataclass."""
 
 
-app = typer.Typer(
-    name="md",
-    cls=built_group(BUILT),
-    help="Interatomic potentials: distil and run molecular dynamics.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("md", BUILT)
+
+
+@app.callback()
+def _md() -> None:
+    """Interatomic potentials: distil and run molecular dynamics."""
 
 
 @app.command("evaluate")

@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from scikd._options import command_for
 
-__all__ = ["Built", "built_group"]
+__all__ = ["Built", "command_group"]
 
 
 class Built(NamedTuple):
@@ -36,20 +36,30 @@ class Built(NamedTuple):
     file: bool = True
 
 
-def built_group(commands: Mapping[str, Built]) -> type[TyperGroup]:
-    """Return a group, for ``typer.Typer(cls=...)``, that also has these commands.
+def command_group(name: str, commands: Mapping[str, Built]) -> typer.Typer:
+    """Return a group of commands, some of which are built when one of them is run.
+
+    What it is for is the docstring of its callback, which also makes it a group where there is one
+    command.
 
     Parameters
     ----------
+    name : str
+        Of the group.
     commands : mapping of str to Built
         By name.
-
-    Returns
-    -------
-    type
-        A subclass of ``TyperGroup``.
     """
+    return typer.Typer(
+        name=name,
+        cls=_built_group(commands),
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
+
+def _built_group(commands: Mapping[str, Built]) -> type[TyperGroup]:
     class BuiltGroup(TyperGroup):
         """Makes the flags of some commands only when one of them is run."""
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scikd._commands import Built, built_group
+from scikd._commands import Built, command_group
 
 __all__ = ["app"]
 
@@ -119,19 +119,12 @@ BUILT = {
 }
 """Commands whose flags are the fields of a dataclass."""
 
-app = typer.Typer(
-    name="stack",
-    cls=built_group(BUILT),
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("stack", BUILT)
 
 
 @app.callback()
 def _stack() -> None:
-    """Out-of-fold predictions of many models: combine them."""  # a group even of one command
+    """Out-of-fold predictions of many models: combine them."""
 
 
 @app.command("predict")
