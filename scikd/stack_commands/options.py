@@ -35,8 +35,8 @@ class StackOptions:
     row_id : str or None, default=None
         Column that tells which rows are the same (repeated cross-validation), and by which
         further files are joined.
-    combiner : str, default="blend"
-        Name of a combiner, see MetaRegressor and MetaClassifier.
+    combiner : str or None, default=None
+        Name of a combiner, see MetaRegressor and MetaClassifier; None takes their default.
     redundancy : {"residual", "published", "none"}, default="residual"
         Which models are dropped beforehand.
     features : tuple of str, default=()
@@ -57,7 +57,7 @@ class StackOptions:
     group: str | None = None
     fold: str | None = None
     row_id: str | None = None
-    combiner: str = "blend"
+    combiner: str | None = None
     redundancy: Literal["residual", "published", "none"] = "residual"
     features: tuple[str, ...] = ()
     recipe: Literal["published", "none"] = "none"
@@ -77,11 +77,12 @@ class StackOptions:
         from scikd.stacking import MetaClassifier, MetaRegressor  # noqa: PLC0415 - names come first
 
         shared: dict[str, Any] = {
-            "combiner": self.combiner,
             "redundancy": None if self.redundancy == "none" else self.redundancy,
             "n_resamples": self.n_resamples,
             "random_state": self.seed,
         }
+        if self.combiner is not None:
+            shared["combiner"] = self.combiner
         if self.classes:
             return MetaClassifier(**shared)
         recipe = None if self.recipe == "none" else self.recipe

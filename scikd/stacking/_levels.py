@@ -137,8 +137,7 @@ class _Partition:
     def grams(self) -> tuple[Gram, ...]:
         """Moments of every fold: the only pass over rows that squared loss needs."""
         if self.moments is None:
-            P, y, w = self.problem.P, self.problem.y, self.problem.weight
-            self.moments = tuple(Gram.of(P, y, w, rows=rows) for rows in self.folds)
+            self.moments = tuple(_moments(self.problem, rows) for rows in self.folds)
         return self.moments
 
 
@@ -211,19 +210,19 @@ class _SplitLevel(Level):
 
     @property
     def gram(self) -> Gram:
-        gram: Gram = self.once("gram", lambda: self._moments(self._rows))
+        gram: Gram = self.once("gram", lambda: _moments(self.problem, self._rows))
         return gram
 
     @property
     def gram_splits(self) -> tuple[GramSplit, ...]:
         def pairs() -> tuple[GramSplit, ...]:
-            return tuple((self._moments(train), self._moments(test)) for train, test in self._pairs)
+            problem = self.problem
+            return tuple(
+                (_moments(problem, one), _moments(problem, two)) for one, two in self._pairs
+            )
 
         splits: tuple[GramSplit, ...] = self.once("splits", pairs)
         return splits
-
-    def _moments(self, rows: np.ndarray) -> Gram:
-        return Gram.of(self.problem.P, self.problem.y, self.problem.weight, rows=rows)
 
     @property
     def fold(self) -> np.ndarray | None:
@@ -283,6 +282,10 @@ def level_of_moments(
 ) -> Level:
     """Return a level whose folds have moments of their own; for what needs no rows."""
     return _PartitionLevel(_Partition(problem, candidates, tuple(folds), tuple(grams)))
+
+
+def _moments(problem: Problem, rows: np.ndarray) -> Gram:
+    return Gram.of(problem.P, problem.y, problem.weight, rows=rows, groups=problem.groups)
 
 
 def _merged(fold: np.ndarray, weight: np.ndarray) -> np.ndarray | None:

@@ -51,7 +51,7 @@ def standard_combiners(random_state: int) -> dict[str, LinearCombiner]:
         "simplex": SimplexCombiner(),
         "greedy": GreedySelection(n_bags=20, random_state=random_state),
         "non_negative": NonNegativeCombiner(),
-        "ridge": ShrunkRidge(cv="fold", random_state=random_state),
+        "ridge": ShrunkRidge(),
         "elastic_net": ElasticNetCombiner(random_state=random_state),
         "least_squares": LeastSquares(),
     }

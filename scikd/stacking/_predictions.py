@@ -144,6 +144,16 @@ class Predictions:
             values[rows] = _filled(block)
         return values
 
+    def clipped(self, limits: tuple[float, float] | None) -> Predictions:
+        """Return predictions that are cut to limits; the same if none is beyond them."""
+        if limits is None or not any(
+            np.nanmin(block, initial=np.inf) < limits[0]
+            or np.nanmax(block, initial=-np.inf) > limits[1]
+            for _, block in self.raw_blocks()
+        ):
+            return self
+        return replace(self, values=np.clip(self.values, *limits))
+
     def raw_blocks(self, width: int = 1) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield slices of rows with the predictions there, as they are.
 

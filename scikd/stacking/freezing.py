@@ -84,7 +84,8 @@ def _collapsed(model: Any, names: tuple[str, ...]) -> FrozenStack | FrozenPool:
         if isinstance(model.combiner_, PublishedStack):
             return _of_published(model.combiner_, names)
         features = () if model.features_ is None else model.features_.features_
-        return _linear(names, model.weights_, model.intercept_, features, model.feature_weights_)
+        shared = (names, model.weights_, model.intercept_)
+        return _linear(*shared, features, model.feature_weights_, model.limits_)
     if isinstance(model, LinearCombiner):
         return _linear(names, model.weights_, model.intercept_)
     if isinstance(model, PublishedStack):
@@ -103,6 +104,7 @@ def _linear(
     intercept: float,
     features: tuple[str, ...] = (),
     feature_weights: Any = (),
+    limits: tuple[float, float] | None = None,
 ) -> FrozenStack:
     """Leave out models without weight, unless features are over all of them."""
     feature_weights = np.asarray(feature_weights, dtype=np.float64)
@@ -117,6 +119,7 @@ def _linear(
         features=tuple(features),
         feature_weights=feature_weights[: len(features)].copy(),
         feature_models=names if features else (),
+        limits=limits,
     )
 
 

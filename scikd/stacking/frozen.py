@@ -117,6 +117,8 @@ class FrozenStack(FrozenWeights):
         Their weights.
     feature_models : tuple of str
         The models that the statistics are over.
+    limits : tuple of float or None
+        What predictions are cut to beforehand.
     """
 
     names: tuple[str, ...]
@@ -125,6 +127,7 @@ class FrozenStack(FrozenWeights):
     features: tuple[str, ...] = ()
     feature_weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     feature_models: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
 
     def predict(self, P: Any) -> np.ndarray:
         """Combine predictions of the models.
@@ -149,6 +152,7 @@ class FrozenStack(FrozenWeights):
         if predictions.values.ndim != 2:
             message = f"Expected a number per model and row; got shape {predictions.values.shape}."
             raise InvalidInputError(message)
+        predictions = predictions.clipped(self.limits)
         result = np.empty(predictions.n_samples)
         for rows, block in predictions.raw_blocks():
             combine_rows(block, self.weights, self.intercept, result[rows])
@@ -174,7 +178,11 @@ class FrozenStack(FrozenWeights):
             (f"{f}(row)", w) for f, w in zip(self.features, self.feature_weights, strict=True)
         ]
         terms = [f"{'-' if w < 0 else '+'} {abs(w):.6g} * {name}" for name, w in named]
-        return " ".join([f"{self.intercept:.6g}", *terms] if self.intercept else terms)
+        found = " ".join([f"{self.intercept:.6g}", *terms] if self.intercept else terms)
+        if self.limits is None:
+            return found
+        low, high = self.limits
+        return f"{found}, with predictions cut to [{low:.6g}, {high:.6g}]"
 
     def _parameters(self) -> dict[str, Any]:
         return {
@@ -185,11 +193,13 @@ class FrozenStack(FrozenWeights):
                 zip(self.features, np.asarray(self.feature_weights).tolist(), strict=True)
             ),
             "feature_models": list(self.feature_models),
+            "limits": None if self.limits is None else list(self.limits),
         }
 
     @classmethod
     def _of_parameters(cls, parameters: dict[str, Any]) -> Self:
         weights, features = parameters["weights"], parameters["feature_weights"]
+        limits = parameters["limits"]
         return cls(
             names=tuple(weights),
             weights=np.array(list(weights.values()), dtype=np.float64),
@@ -197,6 +207,7 @@ class FrozenStack(FrozenWeights):
             features=tuple(features),
             feature_weights=np.array(list(features.values()), dtype=np.float64),
             feature_models=tuple(parameters["feature_models"]),
+            limits=None if limits is None else (float(limits[0]), float(limits[1])),
         )
 
 

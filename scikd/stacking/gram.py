@@ -8,7 +8,7 @@ two errors, and would drown in the rounding of the square of the target.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -43,15 +43,26 @@ class Gram:
         Weighted means, in the unit of y.
     scatter : ndarray of shape (n_models + 1, n_models + 1)
         Weighted sums of products of deviations from the means, in the square of that unit.
+    squares : float
+        Sum of the squares of the weights of the groups of rows.
     """
 
     n: int
     weight: float
     mean: np.ndarray
     scatter: np.ndarray
+    squares: float
 
     @classmethod
-    def of(cls, P: Any, y: Any, w: Any = None, *, rows: np.ndarray | None = None) -> Gram:
+    def of(
+        cls,
+        P: Any,
+        y: Any,
+        w: Any = None,
+        *,
+        rows: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> Gram:
         """Sum over rows, in blocks; memory does not grow with their number.
 
         Parameters
@@ -64,6 +75,8 @@ class Gram:
             Weights >= 0.
         rows : ndarray of int or None, default=None
             Numbers of the rows to sum over; None is all.
+        groups : ndarray of int, shape (n_samples,), or None, default=None
+            The same number for rows that are one observation; None takes every row for one.
         """
         values = Predictions.of(P).values
         y = np.asarray(y, dtype=np.float64)
@@ -77,7 +90,8 @@ class Gram:
         n_rows, width = len(y) if rows is None else len(rows), values.shape[1] + 1
         step = max(64, _BLOCK // width)
         buffer = np.empty((min(step, n_rows), width))
-        total = cls(0, 0.0, np.zeros(width), np.zeros((width, width)))
+        total = _empty(width)
+        heard: np.ndarray = np.empty(n_rows)
         with one_thread():
             for start in range(0, n_rows, step):
                 here: Any = slice(start, min(start + step, n_rows))
@@ -86,19 +100,23 @@ class Gram:
                 block = np.ascontiguousarray(values[here])
                 z = buffer[: len(block)]
                 error_columns(block, y[here], w_here, z)
+                heard[start : start + len(block)] = w_here
                 total += cls._of_block(z, w_here)
-        return total
+        if groups is not None:
+            number = np.unique(groups if rows is None else groups[rows], return_inverse=True)[1]
+            heard = np.bincount(number, weights=heard)
+        return replace(total, squares=float(heard @ heard))
 
     @classmethod
     def _of_block(cls, z: np.ndarray, w: np.ndarray) -> Gram:
-        """Sum over a block, which is overwritten."""
+        """Sum over a block, which is overwritten, but for the squares of the weights."""
         weight = float(w.sum())
         if weight == 0.0:
-            return cls(0, 0.0, np.zeros(z.shape[1]), np.zeros((z.shape[1],) * 2))
+            return _empty(z.shape[1])
         mean = (w @ z) / weight
         z -= mean
         z *= np.sqrt(w)[:, None]
-        return cls(int(np.count_nonzero(w)), weight, mean, z.T @ z)
+        return cls(int(np.count_nonzero(w)), weight, mean, z.T @ z, 0.0)
 
     @classmethod
     def by_fold(cls, P: Any, y: Any, w: Any, fold: np.ndarray) -> list[Gram]:
@@ -127,17 +145,23 @@ class Gram:
         shift = other.mean - self.mean
         mean = self.mean + shift * (other.weight / weight)
         between = (self.weight * (other.weight / weight)) * np.outer(shift, shift)
-        return Gram(self.n + other.n, weight, mean, self.scatter + other.scatter + between)
+        scatter = self.scatter + other.scatter + between
+        return Gram(self.n + other.n, weight, mean, scatter, self.squares + other.squares)
 
     @staticmethod
     def sum(parts: Iterable[Gram]) -> Gram:
-        """Merge the moments of disjoint sets of rows; there must be at least one."""
+        """Merge the moments of disjoint sets of groups of rows; there must be at least one."""
         return reduce(Gram.__add__, parts)
 
     def take(self, models: np.ndarray) -> Gram:
         """Return the moments of some of the models, by number or mask."""
         kept = np.append(np.arange(self.n_models)[models], self.n_models)
-        return Gram(self.n, self.weight, self.mean[kept], self.scatter[np.ix_(kept, kept)])
+        return replace(self, mean=self.mean[kept], scatter=self.scatter[np.ix_(kept, kept)])
+
+    @property
+    def n_effective(self) -> float:
+        """How many groups of equal weight tell as much as these."""
+        return self.weight**2 / self.squares if self.squares else 0.0
 
     @property
     def n_models(self) -> int:
@@ -228,6 +252,10 @@ class Gram:
             bias = np.asarray(intercept) + self.mean @ columns
         risk = np.maximum(variance, 0.0) + bias**2
         return float(risk) if weights.ndim == 1 else risk
+
+
+def _empty(width: int) -> Gram:
+    return Gram(0, 0.0, np.zeros(width), np.zeros((width, width)), 0.0)
 
 
 GramSplit = tuple[Gram, Gram]

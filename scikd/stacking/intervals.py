@@ -70,7 +70,8 @@ def bootstrap_weights(
         level = level_of(replace(problem, fold=None), candidates, *options)
         folds = _folds(level) or (level.rows,)
     pairs = [(k, part) for k, rows in enumerate(folds) for part in _by_bin(rows, bins[rows])]
-    grams = [Gram.of(problem.P, problem.y, problem.weight, rows=rows) for _, rows in pairs]
+    given, groups = (problem.P, problem.y, problem.weight), problem.groups
+    grams = [Gram.of(*given, rows=rows, groups=groups) for _, rows in pairs]
     place = np.array([k for k, _ in pairs])
     random = np.random.default_rng(random_state)
     for one in drawn:
@@ -110,4 +111,5 @@ def _merged(grams: list[Gram], times: np.ndarray) -> Gram | None:
     mean = weight @ means / weight.sum()
     away = means - mean
     scatter = sum(times[i] * grams[i].scatter for i in there) + (away.T * weight) @ away
-    return Gram(int(sum(times[i] * grams[i].n for i in there)), float(weight.sum()), mean, scatter)
+    n, squares = (sum(times[i] * getattr(grams[i], key) for i in there) for key in ("n", "squares"))
+    return Gram(int(n), float(weight.sum()), mean, scatter, float(squares))

@@ -33,23 +33,30 @@ class MetaRegressor(RegressorMixin, BaseMeta):
     without each fold for the score. All rows are read once to sum their moments; combiners, folds
     and candidates work on these.
 
-    The default, ``combiner="blend"``, averages all combiners with the weights that are best for
-    what they predict for folds they were not fitted to. It has few weights to choose, so choosing
-    them costs little; and the plain mean, ridge, a simplex and least squares err differently.
+    The default, ``combiner="ridge"``, is `ShrunkRidge`: it shrinks to the plain mean by as much as
+    makes the targets likeliest, which needs no folds. A model that predicts nonsense for single
+    rows, as unbounded ones do beyond what they were trained on, is cut to what y can be, or these
+    rows would decide about its weight.
 
     Parameters
     ----------
-    combiner : str or LinearCombiner, default="blend"
+    combiner : str or LinearCombiner, default="ridge"
         ``"mean"``, ``"inverse_error"``, ``"best_single"``, ``"simplex"``, ``"greedy"``,
         ``"non_negative"``, ``"ridge"`` (shrunk to the mean), ``"elastic_net"``,
-        ``"least_squares"``, the simplest first; ``"blend"`` of them; ``"auto"``, the simplest
+        ``"least_squares"``, the simplest first; ``"blend"``, their average with the weights that
+        are best for what they predict for folds they were not fitted to; ``"auto"``, the simplest
         within one standard error of the best on held-out folds; or a combiner of your own.
     redundancy : {"residual", "published"}, RedundancyFilter or None, default="residual"
         Which models are dropped beforehand.
     features : None, "auto", "published", list of str or MetaFeatures, default=None
         Statistics of each row to use beside the predictions; they need all models.
+    limits : "auto", (float, float) or None, default="auto"
+        What predictions are cut to, in the unit of y. "auto" is the range of y, widened on both
+        sides by half of it: that of all rows that are fitted, so the one thing that an outer score
+        does not hold out. None leaves predictions as they are.
     recipe : None or "published", default=None
-        ``"published"`` is `PublishedStack`, and ignores `combiner`, `redundancy` and `features`.
+        ``"published"`` is `PublishedStack`, and ignores `combiner`, `redundancy`, `features` and
+        `limits`.
     evaluate : {"outer", "apparent"} or None, default="outer"
         What `score_` is: the loss on rows that were held out from all stages, or that on the rows
         that were fitted, which flatters. ``"outer"`` also fills `comparison_`.
@@ -77,6 +84,8 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         In the unit of y.
     feature_weights_ : ndarray of shape (n_meta_features,)
         Weights of the meta-features.
+    limits_ : tuple of float or None
+        What predictions are cut to, in the unit of y.
     required_models_ : tuple of str
         The models that `predict` needs.
     combiner_ : LinearCombiner, PublishedStack or None
@@ -131,19 +140,22 @@ class MetaRegressor(RegressorMixin, BaseMeta):
     _parameter_constraints: ClassVar[dict[str, Any]] = BaseMeta._parameter_constraints | {
         "combiner": [str, LinearCombiner],
         "features": [str, list, tuple, MetaFeatures, None],
+        "limits": [StrOptions({"auto"}), list, tuple, None],
         "recipe": [StrOptions({"published"}), None],
     }
     _loss_name = "RMSE"
 
     weights_: np.ndarray
     intercept_: float
+    limits_: tuple[float, float] | None
 
     def __init__(
         self,
-        combiner: Any = "blend",
+        combiner: Any = "ridge",
         *,
         redundancy: Any = "residual",
         features: Any = None,
+        limits: Any = "auto",
         recipe: str | None = None,
         evaluate: str | None = "outer",
         cv: Any = None,
@@ -154,6 +166,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         self.combiner = combiner
         self.redundancy = redundancy
         self.features = features
+        self.limits = limits
         self.recipe = recipe
         self.evaluate = evaluate
         self.cv = cv
@@ -253,6 +266,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         if not isinstance(self.combiner_, LinearCombiner | None):
             published: np.ndarray = self.combiner_.predict(predictions)
             return published
+        predictions = predictions.clipped(self.limits_)
         needed = self._required
         weights = self.weights_ if needed.all() else self.weights_[needed]
         result = np.empty(predictions.n_samples)
@@ -315,6 +329,8 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         predictions = self._taken(P, reset=True)
         options = {"groups": groups, "fold": fold, "row_id": row_id}
         problem = check_problem(predictions, y, sample_weight, **options)
+        self.limits_ = _limits_of(None if self.recipe else self.limits, problem)
+        problem = replace(problem, P=problem.P.clipped(self.limits_))
         combiners, featured = standard_combiners(self.random_state), None
         if isinstance(self.combiner, LinearCombiner):
             combiners[self._default()] = self.combiner
@@ -356,3 +372,23 @@ def _features_of(given: str | Sequence[str] | MetaFeatures) -> MetaFeatures:
     if isinstance(given, MetaFeatures):
         return MetaFeatures(**given.get_params())
     return MetaFeatures(given if isinstance(given, str) else list(given))
+
+
+def _limits_of(given: Any, problem: Problem) -> tuple[float, float] | None:
+    """Return what predictions are cut to; a target that does not vary tells no limits."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        y = problem.y[problem.weight > 0]
+        low, high = float(y.min()), float(y.max())
+        margin = (high - low) / 2
+        return (low - margin, high + margin) if margin > 0 else None
+    try:
+        low, high = map(float, given)
+        fit = low < high  # not so for NaN
+    except (TypeError, ValueError):
+        fit = False
+    if not fit:
+        message = f"Expected limits to be 'auto', a lower and a higher number or None; got {given}."
+        raise InvalidInputError(message)
+    return low, high

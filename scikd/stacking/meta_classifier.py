@@ -25,17 +25,16 @@ __all__ = ["MetaClassifier"]
 class MetaClassifier(ClassifierMixin, BaseMeta):
     """Combine the class probabilities of many models into one, and say what that is worth.
 
-    As `MetaRegressor`, by log-loss. The default, ``combiner="blend"``, averages the plain mean and
-    a log pool with the weights that are best for what they say of folds they were not fitted to:
-    the log pool is sharp and calibrated, and where it has too few rows to learn from, the mean
-    takes over.
+    As `MetaRegressor`, by log-loss. The default, ``combiner="log"``, is `LogPool`, which is sharp
+    and calibrated; where it has too few rows to learn from, the mean takes over.
 
     Parameters
     ----------
-    combiner : str or pool, default="blend"
+    combiner : str or pool, default="log"
         ``"mean"``, ``"best_single"``, ``"linear"``, ``"greedy"``, ``"log"``, the simplest first;
-        ``"blend"``; ``"auto"``, the simplest within one standard error of the best on held-out
-        folds; or a pool of your own, as `LogPool`.
+        ``"blend"``, the average of the mean and the log pool with the weights that are best for
+        what they say of folds they were not fitted to; ``"auto"``, the simplest within one standard
+        error of the best on held-out folds; or a pool of your own, as `LogPool`.
     redundancy : {"residual"}, RedundancyFilter or None, default="residual"
         Which models are dropped beforehand.
     inputs : {"proba", "logit"}, default="proba"
@@ -106,7 +105,7 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
     >>> logits = {name: 2 * y - 1 + random.normal(scale=2, size=500) for name in "abc"}
     >>> P = {name: np.stack([-one, one], axis=1) for name, one in logits.items()}
     >>> model = MetaClassifier(inputs="logit").fit(P, y)
-    >>> model.comparison_.difference("blend", "best_single").value < 0
+    >>> model.comparison_.difference("log", "best_single").value < 0
     True
     """
 
@@ -121,7 +120,7 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
 
     def __init__(
         self,
-        combiner: Any = "blend",
+        combiner: Any = "log",
         *,
         redundancy: Any = "residual",
         inputs: Inputs = "proba",

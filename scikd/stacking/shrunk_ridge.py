@@ -21,18 +21,18 @@ ALPHAS = (*np.logspace(-8, 4, 49), np.inf)
 
 
 class Path(NamedTuple):
-    """Penalties, and the held-out mean squared error of each; both of shape (n_alphas,)."""
+    """Penalties, and what was found for each; both of shape (n_alphas,)."""
 
     alphas: np.ndarray
     losses: np.ndarray
 
 
 class ShrunkRidge(LinearCombiner):
-    """Ridge regression of ``y - mean(P)`` on ``p_j - mean(P)``: shrunk to the plain mean.
+    r"""Ridge regression that shrinks to the plain mean instead of to nothing.
 
-    Weights add up to one, and may be negative. A large penalty gives the plain mean exactly, and a
-    small one the least squares among such weights. The intercept is shrunk with them, as the weight
-    of one more column, as large as the others are on average.
+    The penalty is on ``sum((weights - 1 / n_models) ** 2)``, and on the intercept, whose unit is
+    the spread of the sum of all models. A large one gives the plain mean exactly, and a small one
+    ordinary least squares; or, with `sum_to_one`, the best average.
 
     Parameters
     ----------
@@ -40,10 +40,16 @@ class ShrunkRidge(LinearCombiner):
         Penalties to choose from, as multiples of the mean variance of ``p_j - mean(P)``, per unit
         of sample weight: they do not depend on the unit of y, nor on the number of rows. May hold
         infinity, which is the plain mean. None is 49 from 1e-8 to 1e4, and infinity.
-    cv : {"auto", "loo", "fold"}, int, splitter or iterable of (train, test), default="auto"
-        How a penalty is judged. "loo" leaves out one row after another, with all its copies, in
-        closed form. "fold" leaves out the given folds, or five that are dealt out. "auto" is
-        "fold" where folds, groups or recurring rows are given, and "loo" otherwise.
+    cv : {"evidence", "auto", "loo", "fold"}, int, splitter or iterable, default="evidence"
+        How a penalty is judged. "evidence" takes the one under which the targets are likeliest,
+        see below, and holds nothing out. "loo" leaves out one row after another, with all its
+        copies, in closed form. "fold" leaves out the given folds, or five that are dealt out; an
+        int, a splitter or an iterable of (train, test) says which. "auto" is "fold" where folds,
+        groups or recurring rows are given, and "loo" otherwise.
+    sum_to_one : bool or "auto", default="auto"
+        Whether the weights must add up to one, and there is no intercept. "auto" takes what is
+        judged better: this saves two numbers that a few rows cannot tell, but cannot mend models
+        that are all too large, or too bold.
     random_state : int, RandomState or None, default=None
         How rows are dealt out.
 
@@ -52,21 +58,50 @@ class ShrunkRidge(LinearCombiner):
     alpha_ : float
         The penalty that was chosen: the largest of the best. Infinity where nothing can be held
         out, and where no two models differ.
+    sum_to_one_ : bool
+        Whether the weights had to add up to one.
     path_ : Path
-        The penalties, and the held-out mean squared error of each in the square of the unit of y;
-        NaN where nothing was held out.
+        The penalties, and for each the held-out mean squared error in the square of the unit of y;
+        or minus the logarithm of the evidence, in nats per group of rows, up to a constant. NaN
+        where nothing could be judged.
 
     Notes
     -----
-    The penalty of the whole is kept for the fits to parts of the rows, as in scikit-learn.
+    The evidence [1]_ is the likelihood of the targets when the weights are drawn from a normal
+    distribution around those of the plain mean, whose width the penalty stands for, and the
+    variance of the noise is unknown. With eigenvalues :math:`v_i` of the mean products of the
+    columns, the mean products :math:`q_i` of these eigenvectors with :math:`y - \bar p`, and
+    :math:`N` groups of rows, it is
+
+    .. math:: \log p(y \mid \lambda) = -\frac12 \sum_i \log\Bigl(1 + \frac{v_i}{\lambda}\Bigr)
+              - \frac N2 \log\Bigl(\overline{(y - \bar p)^2}
+              - \sum_i \frac{q_i^2}{v_i + \lambda}\Bigr) + \text{const}.
+
+    Rows of one group, and copies of a row, count as one observation; groups of unequal weight as
+    many as ``sum(w) ** 2 / sum(w ** 2)`` of equal ones.
+
+    A penalty that was chosen on folds is kept for the fit to all rows, as in scikit-learn.
+
+    References
+    ----------
+    .. [1] D. J. C. MacKay, "Bayesian interpolation", Neural Computation 4 (1992), section 4.
     """
 
     alpha_: float
+    sum_to_one_: bool
     path_: Path
 
-    def __init__(self, alphas: Any = None, *, cv: Any = "auto", random_state: Any = None) -> None:
+    def __init__(
+        self,
+        alphas: Any = None,
+        *,
+        cv: Any = "evidence",
+        sum_to_one: bool | str = "auto",
+        random_state: Any = None,
+    ) -> None:
         self.alphas = alphas
         self.cv = cv
+        self.sum_to_one = sum_to_one
         self.random_state = random_state
 
     @property
@@ -77,15 +112,15 @@ class ShrunkRidge(LinearCombiner):
     @property
     def needs_folds(self) -> bool:
         """Whether a penalty is chosen on folds."""
-        return self._cv_name() != "loo"
+        return self._cv_name() not in {"loo", "evidence"}
 
     def _cv_name(self) -> str:
-        """Return "auto", "loo" or "fold"."""
+        """Return "evidence", "auto", "loo" or "fold"."""
         if isinstance(self.cv, str):
-            if self.cv not in {"auto", "loo", "fold"}:
+            if self.cv not in {"evidence", "auto", "loo", "fold"}:
                 message = (
-                    "Expected cv to be 'auto', 'loo', 'fold', a number of folds, a splitter or "
-                    f"an iterable of (train, test); got {self.cv!r}."
+                    "Expected cv to be 'evidence', 'auto', 'loo', 'fold', a number of folds, a "
+                    f"splitter or an iterable of (train, test); got {self.cv!r}."
                 )
                 raise InvalidInputError(message)
             return self.cv
@@ -96,31 +131,41 @@ class ShrunkRidge(LinearCombiner):
         given = problem.grouped or problem.fold is not None
         if name == "loo" and problem.grouped:
             message = (
-                "Expected cv='fold' or 'auto' where groups or recurring rows are given; got "
-                "cv='loo', which leaves out single rows."
+                "Expected cv='evidence', 'fold' or 'auto' where groups or recurring rows are "
+                "given; got cv='loo', which leaves out single rows."
             )
             raise InvalidInputError(message)
         if name == "fold" or (name == "auto" and given):
             super()._fit(problem)
             return
+        gram = Gram.of(problem.P, problem.y, problem.weight, groups=problem.groups)
+        if name == "evidence":
+            self.solve(gram)
+            return
         alphas = self._alphas()
-        gram = Gram.of(problem.P, problem.y, problem.weight)
         with one_thread():
-            ridge = _Ridge.of(gram)
-            judged = len(alphas) > 1 and len(np.unique(problem.copies[problem.weight > 0])) > 1
-            losses = _leave_one_out(ridge, problem, alphas) if judged and ridge.scale else None
-            self._set(*self._chosen(ridge, alphas, losses))
+            ridges = self._ridges(gram)
+            judged = len(alphas) > 1 and gram.n_effective > 1 and ridges[0].scale
+            losses = [_leave_one_out(one, problem, alphas) for one in ridges] if judged else None
+            self._set(*self._chosen(ridges, alphas, losses))
 
     def _solve(self, gram: Gram, splits: Sequence[GramSplit]) -> tuple[np.ndarray, float]:
-        alphas, ridge = self._alphas(), _Ridge.of(gram)
-        losses = None
-        if len(alphas) > 1 and splits and ridge.scale:
-            total = np.zeros(len(alphas))
-            for train, test in splits:
-                part = _Ridge.of(train, whole=gram, scale=ridge.scale)
-                total += test.weight * test.risk(*part.weights(alphas))
-            losses = total / sum(test.weight for _, test in splits)
-        return self._chosen(ridge, alphas, losses)
+        alphas, ridges, losses = self._alphas(), self._ridges(gram), None
+        if len(alphas) > 1 and ridges[0].scale:
+            if self._cv_name() == "evidence":
+                if gram.n_effective > 1:
+                    losses = [one.surprise(alphas, gram.n_effective) for one in ridges]
+            elif splits:
+                losses = [_on_folds(one, splits, alphas) for one in ridges]
+        return self._chosen(ridges, alphas, losses)
+
+    def _ridges(self, gram: Gram) -> list[_Ridge]:
+        """Return those to choose from, the simpler first."""
+        kinds = {"auto": (True, False), True: (True,), False: (False,)}
+        if not isinstance(self.sum_to_one, bool | np.bool_ | str) or self.sum_to_one not in kinds:
+            message = f"Expected sum_to_one to be True, False or 'auto'; got {self.sum_to_one!r}."
+            raise InvalidInputError(message)
+        return [_Ridge.of(gram, sum_to_one=kind) for kind in kinds[self.sum_to_one]]
 
     def _alphas(self) -> np.ndarray:
         alphas = np.sort(np.atleast_1d(ALPHAS if self.alphas is None else self.alphas))
@@ -130,16 +175,23 @@ class ShrunkRidge(LinearCombiner):
         return alphas.astype(np.float64)
 
     def _chosen(
-        self, ridge: _Ridge, alphas: np.ndarray, losses: np.ndarray | None
+        self, ridges: list[_Ridge], alphas: np.ndarray, judged: list[np.ndarray] | None
     ) -> tuple[np.ndarray, float]:
-        """Take the largest of the best penalties."""
-        if losses is None:
+        """Take the simplest of the best, and the largest of its best penalties."""
+        ridge, losses = ridges[0], np.full(len(alphas), np.nan)
+        if judged is None:
+            ridge = ridges[-1]
             self.alpha_ = float(alphas[0]) if len(alphas) == 1 and ridge.scale else np.inf
-            losses = np.full(len(alphas), np.nan)
         else:
-            losses = np.where(np.isfinite(losses), losses, np.inf)
-            self.alpha_ = float(alphas[losses <= losses.min() * (1 + 1e-12)][-1])
-        self.path_ = Path(alphas, losses)
+            paths = [np.where(np.isfinite(one), one, np.inf) for one in judged]
+            least = min(path.min() for path in paths)
+            if self._cv_name() != "evidence":
+                least += 1e-13 * ridge.target  # a perfect fit leaves rounding, which says nothing
+            least += 1e-12 * abs(least)
+            best = next(number for number, path in enumerate(paths) if path.min() <= least)
+            ridge, losses = ridges[best], paths[best]
+            self.alpha_ = float(alphas[losses <= least][-1])
+        self.path_, self.sum_to_one_ = Path(alphas, losses), ridge.sum_to_one
         weights, intercept = ridge.weights(np.array([self.alpha_]))
         return weights[:, 0], intercept[0]
 
@@ -148,38 +200,66 @@ class ShrunkRidge(LinearCombiner):
 class _Ridge:
     """The path of all penalties, from one decomposition.
 
-    The columns are ``p_j - mean(P)`` and a constant; their mean products are
+    The columns are ``p_j - mean(P)``, ``sqrt(n_models) * (mean(P) - centre)``, so that a sum of
+    squares of their weights is that of the models', and ``constant``; the last two have no
+    weight if those must add up to one. Their mean products are
     ``vectors @ diag(values) @ vectors.T``, and ``slopes`` are those with ``y - mean(P)``, in the
-    basis of the vectors. ``scale`` is the mean variance of the columns.
+    basis of the vectors. ``target`` is the mean square of ``y - mean(P)``, and ``scale`` that of
+    the first columns. The moments of a part of the rows count by its share in the weight of the
+    whole.
     """
 
     values: np.ndarray
     vectors: np.ndarray
     slopes: np.ndarray
+    target: float
     scale: float
+    centre: float
+    constant: float
+    weight: float
+    sum_to_one: bool
 
     @classmethod
-    def of(cls, gram: Gram, whole: Gram | None = None, scale: float | None = None) -> _Ridge:
-        """Decompose moments; those of a part count by its share in the weight of the whole."""
+    def of(cls, gram: Gram, whole: _Ridge | None = None, *, sum_to_one: bool) -> _Ridge:
+        """Decompose moments; those of a part with centre and scales of the whole."""
         n_models = gram.n_models
         errors, bias = gram.errors, gram.mean[:-1]
         rows = errors.mean(axis=0)
-        products = np.zeros((n_models + 1, n_models + 1))
-        products[:-1, :-1] = errors - rows - rows[:, None] + rows.mean()
+        differences = errors - rows - rows[:, None] + rows.mean()
+        # mean(P) is the mean of the errors, and y.
+        with_mean = gram.scatter @ np.append(np.full(n_models, 1 / n_models), 1.0) / gram.weight
+        mean, variance = bias.mean() + gram.mean[-1], with_mean[:-1].mean() + with_mean[-1]
         # Below this, differences of predictions are made of the rounding of their errors.
-        noise = np.finfo(np.float64).eps * (n_models + 1) * errors.diagonal().max()
-        if scale is None:
-            scale = float(np.trace(products) / max(1, n_models - 1))
+        noise = np.finfo(np.float64).eps * (n_models + 2) * errors.diagonal().max()
+        if whole is None:
+            scale = float(np.trace(differences) / max(1, n_models - 1))
             scale = scale if scale > noise else 0.0
-        constant = np.sqrt(scale)
-        products[:-1, -1] = products[-1, :-1] = constant * (bias - bias.mean())
-        products[-1, -1] = scale
-        with_target = np.append(rows.mean() - rows, -constant * bias.mean())
-        values, vectors = np.linalg.eigh(products)
-        values = np.where(values > noise, values, 0.0)
+            centre, weight = float(mean), gram.weight
+            constant = float(np.sqrt(scale + n_models * max(0.0, variance)))
+        else:
+            scale, centre, constant = whole.scale, whole.centre, whole.constant
+            weight = whole.weight
+        away, size = mean - centre, np.sqrt(n_models)
+        beyond = bias - bias.mean()
+        with_differences = with_mean[:-1] - with_mean[:-1].mean() + away * beyond
+        products = np.block(
+            [
+                [differences, np.stack([size * with_differences, constant * beyond], axis=1)],
+                [size * with_differences, n_models * (variance + away**2), constant * size * away],
+                [constant * beyond, constant * size * away, constant**2],
+            ]
+        )
+        of_mean = -size * (with_mean[:-1].mean() + away * bias.mean())
+        with_target = np.append(rows.mean() - rows, [of_mean, -constant * bias.mean()])
+        free = len(products) - 2 if sum_to_one else len(products)
+        products, vectors = products[:free, :free], np.zeros((len(products), free))
+        values, vectors[:free] = np.linalg.eigh(products)
+        rounding = np.finfo(np.float64).eps * len(products) * products.diagonal().max()
+        values = np.where(values > max(noise, rounding), values, 0.0)
         slopes = np.where(values > 0, vectors.T @ with_target, 0.0)
-        share = 1.0 if whole is None else gram.weight / whole.weight
-        return cls(values * share, vectors, slopes * share, scale)
+        share, target = gram.weight / weight, float(rows.mean())
+        scales = (scale, centre, constant, weight)
+        return cls(values * share, vectors, slopes * share, target, *scales, sum_to_one)
 
     def inverse(self, alphas: np.ndarray) -> np.ndarray:
         """Return ``1 / (values + penalty)``, shape (n_columns, n_alphas); 0 along no column."""
@@ -188,11 +268,35 @@ class _Ridge:
         there = (self.values[:, None] > 0) & np.isfinite(penalised)
         return np.divide(1.0, penalised, out=np.zeros_like(penalised), where=there)
 
+    def surprise(self, alphas: np.ndarray, n: float) -> np.ndarray:
+        """Return minus the log evidence of n observations, per observation, of every penalty."""
+        there = self.values > 0
+        explained = np.square(self.slopes[there]) / self.values[there]
+        least = self.target - explained.sum()  # what least squares leaves, which may be rounding
+        least = least if least > 1e-13 * self.target else 0.0
+        left = least + explained @ (1.0 - self.values[there, None] * self.inverse(alphas)[there])
+        spread = np.log1p(self.values[:, None] / (alphas * self.scale)).sum(axis=0)
+        with np.errstate(divide="ignore"):  # where the plain mean is perfect
+            surprise: np.ndarray = 0.5 * (spread / n + np.log(left))
+        return surprise
+
     def weights(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return weights of shape (n_models, n_alphas), and intercepts of shape (n_alphas,)."""
         columns = self.vectors @ (self.slopes[:, None] * self.inverse(alphas))
-        deviations = columns[:-1] - columns[:-1].mean(axis=0)
-        return deviations + 1.0 / len(deviations), np.sqrt(self.scale) * columns[-1]
+        deviations = columns[:-2] - columns[:-2].mean(axis=0)
+        of_mean = np.sqrt(len(deviations)) * columns[-2]
+        intercepts = self.constant * columns[-1] - self.centre * of_mean
+        return deviations + (1.0 + of_mean) / len(deviations), intercepts
+
+
+def _on_folds(ridge: _Ridge, splits: Sequence[GramSplit], alphas: np.ndarray) -> np.ndarray:
+    """Return the mean squared error of every penalty on what the folds hold out."""
+    total = np.zeros(len(alphas))
+    for train, test in splits:
+        part = _Ridge.of(train, ridge, sum_to_one=ridge.sum_to_one)
+        total += test.weight * test.risk(*part.weights(alphas))
+    losses: np.ndarray = total / sum(test.weight for _, test in splits)
+    return losses
 
 
 def _leave_one_out(ridge: _Ridge, problem: Problem, alphas: np.ndarray) -> np.ndarray:
@@ -207,8 +311,10 @@ def _leave_one_out(ridge: _Ridge, problem: Problem, alphas: np.ndarray) -> np.nd
         heard = problem.weight[rows] > 0  # others may hold no prediction at all
         predictions = block if heard.all() else block[heard]
         mean = predictions.mean(axis=1)
-        columns = (predictions - mean[:, None]) @ ridge.vectors[:-1]
-        columns += np.sqrt(ridge.scale) * ridge.vectors[-1]
+        columns = (predictions - mean[:, None]) @ ridge.vectors[:-2]
+        size = np.sqrt(predictions.shape[1])
+        columns += size * np.outer(mean - ridge.centre, ridge.vectors[-2])
+        columns += ridge.constant * ridge.vectors[-1]
         target = problem.y[rows][heard] - mean
         leverage = np.square(columns) @ inverse
         w = problem.weight[rows][heard]

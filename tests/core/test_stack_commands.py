@@ -111,7 +111,8 @@ def test_a_blend_that_gains_nothing_gives_way_and_the_commands_say_so(run, tmp_p
     for name in "abcd":
         table[name] = 10 * y + random.normal(size=N)
     source, stack = saved(table, tmp_path / "oof.csv"), tmp_path / "stack.scikd"
-    code, out, err = run("stack", "fit", source, "--target", "y", *QUICK, "-o", stack)
+    options = ("--target", "y", "--combiner", "blend", *QUICK)
+    code, out, err = run("stack", "fit", source, *options, "-o", stack)
     assert code == 0, err
     weights = json.loads((stack / MANIFEST).read_text())["parameters"]["weights"]
     assert list(weights.values()) == [0.25] * 4
@@ -206,15 +207,14 @@ def test_a_page_says_what_was_computed(classes, tmp_path):
     risk = tables["Combiners on rows that they were not fitted on"]
     losses = [row[1] for row in risk.rows]
     np.testing.assert_allclose(losses, list(meta.comparison_.losses.values()))
-    assert risk.rows[risk.highlight_row][0] == "blend"
+    assert risk.rows[risk.highlight_row][0] == "log"
     weights = {row[0]: row[1] for row in tables["Weights"].rows}
     mean = MetaClassifier("mean", evaluate=None).fit(table.P, table.y)
     page = stack_report(mean, table.P, table.y)
     said = next(i for s in page.sections for i in s.items if getattr(i, "title", "") == "Weights")
     assert [row[1] for row in said.rows] == pytest.approx([1 / 3] * 3)
-    log = meta.pools_["log"]
-    exponents = log.weights_.sum() + log.centre_exponent_
-    expected = meta.shares_["mean"] + meta.shares_["log"] * exponents
+    log = meta.combiner_
+    expected = log.weights_.sum() + log.centre_exponent_
     assert sum(weights.values()) == pytest.approx(expected)
     assert len([item for item in items if isinstance(item, Figure)]) == 4
     for figure in (item for item in items if isinstance(item, Figure)):

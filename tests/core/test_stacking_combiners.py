@@ -37,6 +37,7 @@ ALL = [
     NonNegativeCombiner(),
     SimplexCombiner(),
     ShrunkRidge(),
+    ShrunkRidge(cv="loo"),
     ShrunkRidge(cv=4, random_state=0),
     GreedySelection(),
     GreedySelection(n_bags=4, random_state=0),
@@ -132,67 +133,102 @@ def test_simplex(seed, n_models):
     np.testing.assert_allclose(found.weights_, expected.x, atol=1e-4)
 
 
+both = pytest.mark.parametrize("sum_to_one", [True, False])
+
+
 class TestShrunkRidge:
     """Closed forms against refits."""
 
-    def test_leave_one_out_is_that_of_scikit_learn_on_the_differences(self):
+    @both
+    def test_leave_one_out_is_that_of_scikit_learn(self, sum_to_one):
         P, y = pool(1)
         alphas = np.logspace(-6, 3, 10)
-        D, mean = naive.contrasts(P)
+        X, mean = naive.ridge_columns(P, P, np.ones(len(y)), sum_to_one)
         scale = naive.scale_of(P, None)
-        X = np.column_stack([D, np.full(len(y), np.sqrt(scale))])
         theirs = RidgeCV(alphas * scale * len(y), fit_intercept=False, store_cv_results=True)
         theirs.fit(X, y - mean)
-        ours = ShrunkRidge(alphas, cv="loo").fit(P, y)
+        ours = ShrunkRidge(alphas, cv="loo", sum_to_one=sum_to_one).fit(P, y)
         np.testing.assert_allclose(ours.path_.losses, theirs.cv_results_.mean(axis=0), rtol=1e-6)
         assert ours.alpha_ * scale * len(y) == pytest.approx(theirs.alpha_)
         np.testing.assert_allclose(ours.predict(P), theirs.predict(X) + mean, rtol=1e-6)
 
     @settings(max_examples=15)
-    @given(seeds, st.integers(2, 5), st.integers(3, 15))
-    def test_leave_one_out_is_refitting_without_a_row_and_its_copies(self, seed, n_models, n):
+    @given(seeds, st.integers(2, 5), st.integers(3, 15), st.booleans())
+    def test_leave_one_out_is_refitting_without_a_row_and_its_copies(
+        self, seed, n_models, n, sum_to_one
+    ):
         P, y = pool(seed, n, n_models)
         rng = np.random.default_rng(seed)
         w = rng.random(n) + 0.1
         rows = np.append(np.arange(n), rng.integers(0, n, 4))
         alphas = np.array([1e-3, 0.1, 10.0])
         parts = [np.flatnonzero(rows == k) for k in range(n)]
-        expected = naive.left_out_losses(P[rows], y[rows], w[rows], alphas, parts)
-        found = ShrunkRidge(alphas).fit(P[rows], y[rows], w[rows])
+        given = (P[rows], y[rows], w[rows])
+        expected = naive.left_out_losses(*given, alphas, parts, sum_to_one=sum_to_one)
+        found = ShrunkRidge(alphas, cv="auto", sum_to_one=sum_to_one).fit(*given)
         np.testing.assert_allclose(found.path_.losses, expected, rtol=1e-6)
         assert found.alpha_ == alphas[expected.argmin()]
 
+    @both
     @pytest.mark.parametrize("given", ["fold", "groups", "row_id", "cv"])
-    def test_folds_are_refitting_without_them(self, given):
+    def test_folds_are_refitting_without_them(self, given, sum_to_one):
         P, y = pool(2)
         w = np.random.default_rng(2).random(80)
         alphas = np.array([1e-4, 1e-2, 1.0])
         fold = np.arange(80) % 5
         parts = [np.flatnonzero(fold == k) for k in range(5)]
-        model, options = ShrunkRidge(alphas), {given: fold}
+        model, options = ShrunkRidge(alphas, cv="auto", sum_to_one=sum_to_one), {given: fold}
         if given == "cv":
             splitter = [(np.flatnonzero(fold != k), part) for k, part in enumerate(parts)]
-            model, options = ShrunkRidge(alphas, cv=splitter), {}
-        expected = naive.left_out_losses(P, y, w, alphas, parts)
+            model, options = ShrunkRidge(alphas, cv=splitter, sum_to_one=sum_to_one), {}
+        expected = naive.left_out_losses(P, y, w, alphas, parts, sum_to_one=sum_to_one)
         found = model.fit(P, y, w, **options)
         np.testing.assert_allclose(found.path_.losses, expected, rtol=1e-8)
-        penalty = found.alpha_ * naive.scale_of(P, w) * w.sum()
-        weights, intercept = naive.shrunk_ridge(P, y, w, penalty, naive.scale_of(P, w))
-        np.testing.assert_allclose(found.weights_, weights, atol=1e-8)
-        assert found.intercept_ == pytest.approx(intercept, abs=1e-8)
+        predict = naive.shrunk_ridge(P, y, w, found.alpha_, P, w, sum_to_one=sum_to_one)
+        np.testing.assert_allclose(found.predict(P), predict(P), atol=1e-8)
 
-    def test_infinity_is_the_mean_and_zero_nearly_is_least_squares_of_sum_one(self):
+    @settings(max_examples=15)
+    @given(seeds, st.integers(2, 6), st.integers(3, 20))
+    def test_evidence_is_the_likelihood_of_the_targets(self, seed, n_models, n):
+        """Of penalties, and of weights that add up to one or need not."""
+        P, y = pool(seed, n, n_models)
+        alphas = np.array([1e-4, 1e-2, 1.0, 100.0])
+        expected = np.array([naive.surprises(P, y, alphas, sum_to_one=b) for b in (True, False)])
+        found = [ShrunkRidge(alphas, sum_to_one=b).fit(P, y).path_.losses for b in (True, False)]
+        np.testing.assert_allclose(found - found[0][0], expected - expected[0, 0], atol=1e-7)
+        chosen = ShrunkRidge(alphas).fit(P, y)
+        kind, penalty = np.unravel_index(expected.argmin(), expected.shape)
+        assert (chosen.sum_to_one_, chosen.alpha_) == (kind == 0, alphas[penalty])
+
+    def test_evidence_of_rows_that_recur_is_that_of_one_of_each(self):
+        P, y = pool(5)
+        once = ShrunkRidge().fit(P, y)
+        many = np.repeat(np.arange(80), 7)
+        for found in (
+            ShrunkRidge().fit(P[many], y[many]),
+            ShrunkRidge().fit(P[many], y[many], row_id=many),
+            ShrunkRidge().fit(P, y, np.full(80, 7.0)),
+        ):
+            assert found.alpha_ == once.alpha_
+            np.testing.assert_allclose(found.path_.losses, once.path_.losses, atol=1e-10)
+
+    def test_infinity_is_the_mean_and_zero_nearly_is_least_squares(self):
         P, y = pool(3)
         mean = ShrunkRidge([np.inf]).fit(P, y)
         np.testing.assert_array_equal(mean.weights_, np.full(5, 0.2))
         assert mean.intercept_ == 0
         np.testing.assert_allclose(ShrunkRidge([1e9]).fit(P, y).weights_, 0.2, atol=1e-6)
-        free = ShrunkRidge([1e-12]).fit(P, y)
-        steps = (P[:, 1:] - P[:, :1]) - (P[:, 1:] - P[:, :1]).mean(axis=0)
-        target = (y - P[:, 0]) - (y - P[:, 0]).mean()
-        expected = np.linalg.lstsq(steps, target, rcond=None)[0]
-        np.testing.assert_allclose(free.weights_[1:], expected, atol=1e-6)
-        assert free.weights_.sum() == pytest.approx(1)
+        assert ShrunkRidge([1e-12], sum_to_one=True).fit(P, y).weights_.sum() == pytest.approx(1)
+        free, expected = ShrunkRidge([1e-12]).fit(P, y), LeastSquares().fit(P, y)
+        np.testing.assert_allclose(free.weights_, expected.weights_, atol=1e-6)
+        assert free.intercept_ == pytest.approx(expected.intercept_, abs=1e-6)
+
+    def test_predictions_that_are_all_too_large_are_scaled_down(self):
+        """The weights need not add up to one: here two thirds are best."""
+        rng = np.random.default_rng(1)
+        y = rng.normal(size=2000)
+        P = 1.5 * y[:, None] + 0.1 * rng.normal(size=(2000, 4))
+        assert ShrunkRidge().fit(P, y).weights_.sum() == pytest.approx(1 / 1.5, abs=0.01)
 
     def test_useless_differences_are_shrunk_away(self):
         """Copies of one model, each with noise of its own: nothing beats their mean."""
@@ -206,8 +242,9 @@ class TestShrunkRidge:
         P, y = pool(4)
         for model in (
             ShrunkRidge().fit(P[:1], y[:1]),
+            ShrunkRidge().fit(P, y, groups=np.zeros(80)),
             ShrunkRidge(cv="fold").fit(P, y, groups=np.zeros(80)),
-            ShrunkRidge().solve(Gram.of(P, y)),
+            ShrunkRidge(cv="fold").solve(Gram.of(P, y)),
         ):
             assert model.alpha_ == np.inf
             np.testing.assert_array_equal(model.weights_, np.full(5, 0.2))
@@ -221,6 +258,7 @@ class TestShrunkRidge:
         ("options", "text"),
         [
             ({"cv": "all"}, "Expected cv"),
+            ({"sum_to_one": "yes"}, "Expected sum_to_one"),
             ({"alphas": []}, "positive"),
             ({"alphas": [0.0, 1.0]}, "positive"),
             ({"alphas": [np.nan]}, "positive"),
@@ -472,7 +510,7 @@ def test_moments_say_all(combiner):
     combiner = clone(combiner).set_params(
         **({"cv": None} if isinstance(combiner, ElasticNetCombiner) else {})
     )
-    if isinstance(combiner, ShrunkRidge):
+    if isinstance(combiner, ShrunkRidge) and combiner.cv != "evidence":
         combiner.set_params(cv="auto")
     by_rows = clone(combiner).fit(P, y, fold=fold)
     by_moments = clone(combiner).solve(Gram.sum(folds), held_out(folds))

@@ -33,6 +33,7 @@ def assert_same(one, other, tol=1e-10):
     np.testing.assert_allclose(one.weight, other.weight)
     np.testing.assert_allclose(one.mean, other.mean, rtol=tol, atol=tol)
     np.testing.assert_allclose(one.scatter, other.scatter, rtol=tol, atol=tol)
+    np.testing.assert_allclose(one.squares, other.squares)
 
 
 @settings(max_examples=30)
@@ -57,6 +58,20 @@ def test_merged_parts_are_the_whole(seed, n_folds):
     assert_same(Gram.sum(parts), Gram.of(P, y, w, rows=np.flatnonzero(fold >= 0)))
     for train, test in held_out(parts):
         assert train.n + test.n == Gram.sum(parts).n
+
+
+@given(seeds)
+def test_groups_count_as_many_as_equal_ones_would(seed):
+    P, y, w = pool(seed)
+    groups = np.random.default_rng(seed).integers(10, size=len(y))
+    heard = np.where(np.isnan(P).all(axis=1), 0.0, w)
+    loads = [heard[groups == k].sum() for k in range(10)]
+    gram = Gram.of(P, y, w, groups=groups)
+    assert gram.n_effective == pytest.approx(sum(loads) ** 2 / sum(load**2 for load in loads))
+    assert Gram.of(P, y, w).n_effective == pytest.approx(heard.sum() ** 2 / (heard @ heard))
+    rows = np.flatnonzero(groups < 5)
+    some = Gram.of(P, y, w, rows=rows, groups=groups)
+    assert some.squares == pytest.approx(sum(load**2 for load in loads[:5]))
 
 
 def test_many_blocks_are_one():

@@ -117,14 +117,14 @@ class TestHonesty:
         assert fired == 6
 
     def test_equal_models_are_left_to_the_mean(self):
-        """Few rows, and no model better than another: nothing to learn but noise."""
+        """Few rows, and no model better than another: a blend has nothing to learn but noise."""
         lost = {True: [], False: []}
         for seed in range(12):
             P, y = pool(60, seed=seed, errors=(1.0,) * 5)
             P_new, y_new = pool(2000, seed=1000 + seed, errors=(1.0,) * 5)
             plain = np.mean((P_new.mean(axis=1) - y_new) ** 2)
             for detector, values in lost.items():
-                model = MetaRegressor(detector=detector, evaluate=None)
+                model = MetaRegressor("blend", detector=detector, evaluate=None)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", StackingWarning)
                     model.fit(P + 9 * y[:, None], 10 * y)
@@ -156,7 +156,7 @@ class TestHonesty:
         P, y = pool()
         model = MetaRegressor(n_resamples=20).fit(P, y)
         assert not model.overfit_.found
-        assert model.overfit_.combiner == "blend"
+        assert model.overfit_.combiner == "ridge"
         assert str(model.overfit_).endswith("gains")
         assert MetaRegressor("mean", n_resamples=20).fit(P, y).overfit_ is None
 
@@ -166,7 +166,7 @@ class TestHonesty:
         P = np.c_[P, P[:, 0] + 1e-4]
         fold = np.arange(len(y)) % 5
         for name in ("ridge", "blend", "auto", "greedy"):
-            model = MetaRegressor(name, **QUICK).fit(P, y, fold=fold)
+            model = MetaRegressor(name, limits=(-3, 3), **QUICK).fit(P, y, fold=fold)
             errors = np.empty(len(y))
             for k in range(5):
                 rest = fold != k
@@ -191,8 +191,9 @@ class TestHonesty:
         """Time: what is learnt from never lies behind what is tested."""
         P, y = pool()
         P[:60] = np.nan
-        model = MetaRegressor(cv=TimeSeriesSplit(4), **QUICK).fit(P[60:], y[60:])
-        again = MetaRegressor("ridge", cv=list(TimeSeriesSplit(4).split(y[60:])), **QUICK)
+        options = {"limits": None, **QUICK}
+        model = MetaRegressor(cv=TimeSeriesSplit(4), **options).fit(P[60:], y[60:])
+        again = MetaRegressor(cv=list(TimeSeriesSplit(4).split(y[60:])), **options)
         again.fit(P[60:], y[60:])
         assert model.comparison_.losses["mean"] == pytest.approx(again.comparison_.losses["mean"])
         first = np.concatenate([test for _, test in TimeSeriesSplit(4).split(y[60:])]) + 60
@@ -213,7 +214,7 @@ class TestComparison:
     def test_losses_and_differences(self):
         """Values fit together, intervals hold them, a frame and a table tell them."""
         P, y = pool()
-        comparison = MetaRegressor(n_resamples=200).fit(P, y).comparison_
+        comparison = MetaRegressor(limits=None, n_resamples=200).fit(P, y).comparison_
         assert comparison.losses["mean"] == pytest.approx(rmse_of_mean(P, y))
         for name, loss in comparison.losses.items():
             interval = comparison.loss(name)
@@ -223,7 +224,7 @@ class TestComparison:
             assert gap.low <= gap.value <= gap.high
         frame = comparison.to_frame()
         assert list(frame.index) == list(comparison.names)
-        assert frame.loc["blend", "vs_default"] == 0.0
+        assert frame.loc["ridge", "vs_default"] == 0.0
         assert "* asked for" in str(comparison)
         assert all(name in str(comparison) for name in comparison.names)
 
@@ -234,7 +235,7 @@ class TestComparison:
         held = 0
         for seed in range(60):
             P, y = pool(100, seed=seed)
-            model = MetaRegressor("mean", n_resamples=200, cv=4).fit(P, y)
+            model = MetaRegressor("mean", limits=None, n_resamples=200, cv=4).fit(P, y)
             interval = model.comparison_.loss("mean")
             held += interval.low <= truth <= interval.high
         assert 50 <= held <= 60
@@ -349,15 +350,38 @@ class TestModels:
     def test_shares_make_the_weights(self):
         """A blend is the average of its parts."""
         P, y = pool()
-        model = MetaRegressor(**QUICK).fit(P, y)
+        model = MetaRegressor("blend", limits=None, **QUICK).fit(P, y)
         assert sum(model.shares_.values()) == pytest.approx(1)
         assert model.combiner_ is None
         total = np.zeros(5)
         for name, share in model.shares_.items():
-            part = MetaRegressor(name, evaluate=None, **QUICK).fit(P, y)
+            part = MetaRegressor(name, limits=None, evaluate=None, **QUICK).fit(P, y)
             total += share * part.weights_
         np.testing.assert_allclose(model.weights_, total, atol=1e-10)
         assert model.predict(P) == pytest.approx(P @ model.weights_ + model.intercept_)
+
+    def test_single_rows_of_nonsense_decide_nothing(self):
+        """A good model that explodes on one row keeps its weight; predictions are cut too."""
+        P, y = pool()
+        sane = MetaRegressor(**QUICK).fit(P, y)
+        low, high = y.min() - np.ptp(y) / 2, y.max() + np.ptp(y) / 2
+        assert sane.limits_ == pytest.approx((low, high))
+        wild = P.copy()
+        wild[7, 0] = 1e6
+        cut = MetaRegressor(**QUICK).fit(wild, y)
+        raw = MetaRegressor(limits=None, **QUICK).fit(wild, y)
+        np.testing.assert_allclose(cut.weights_, sane.weights_, atol=0.1)
+        assert abs(raw.weights_[0]) < 0.01
+        assert cut.weights_[0] > 0.2
+        np.testing.assert_array_equal(cut.predict(wild), cut.predict(np.clip(wild, low, high)))
+        given = MetaRegressor(limits=[low, high], **QUICK).fit(wild, y)
+        np.testing.assert_array_equal(given.weights_, cut.weights_)
+        assert MetaRegressor(**QUICK).fit(P, np.ones(len(y))).limits_ is None
+
+    @pytest.mark.parametrize("limits", [(1, 0), (0, np.nan), (0,), ("a", "b")])
+    def test_unusable_limits(self, limits):
+        with pytest.raises(InvalidInputError, match="Expected limits"):
+            MetaRegressor(limits=limits).fit(*pool())
 
     def test_redundant_models_have_no_weight(self):
         """A copy is dropped; diagnostics say what that brings."""
@@ -433,8 +457,8 @@ class TestModels:
         random = np.random.default_rng(0)
         y, spread = random.normal(size=800), random.exponential(size=(800, 1))
         P = y[:, None] + spread + spread * random.normal(size=(800, 6))
-        without = MetaRegressor("ridge", **QUICK).fit(P, y)
-        model = MetaRegressor("ridge", features=["std", "range"], **QUICK).fit(P, y)
+        without = MetaRegressor(limits=None, **QUICK).fit(P, y)
+        model = MetaRegressor(features=["std", "range"], limits=None, **QUICK).fit(P, y)
         assert model.score_.value < 0.9 * without.score_.value
         features = np.column_stack([P.std(axis=1), np.ptp(P, axis=1)])
         expected = P @ model.weights_ + features @ model.feature_weights_ + model.intercept_

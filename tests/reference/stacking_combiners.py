@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import multivariate_normal
 
 
 def filled(P):
@@ -30,41 +31,66 @@ def moments(P, y, w=None):
     return weight, mean, scatter
 
 
-def contrasts(P):
-    """Predictions less the mean of the row, and that mean."""
-    mean = P.mean(axis=1)
-    return P - mean[:, None], mean
-
-
 def scale_of(P, w):
     """Mean over M - 1 directions of the mean square of ``p_j - mean(P)``."""
-    D, _ = contrasts(P)
+    D = P - P.mean(axis=1, keepdims=True)
     return sum(np.average(d**2, weights=w) for d in D.T) / (P.shape[1] - 1)
 
 
-def shrunk_ridge(P, y, w, penalty, scale):
-    """Weights and intercept at one absolute penalty, by least squares on rows and penalties."""
-    D, mean = contrasts(P)
-    X = np.column_stack([D, np.full(len(y), np.sqrt(scale))])
+def ridge_columns(P, whole, w, sum_to_one):
+    """Predictions, centred, and a constant as large as their sum; and what they are added to.
+
+    Or, if the weights must add up to one, the differences to their mean.
+    """
+    if sum_to_one:
+        return P - P.mean(axis=1, keepdims=True), P.mean(axis=1)
+    of_whole = whole.mean(axis=1)
+    centre = np.average(of_whole, weights=w)
+    spread = np.average((of_whole - centre) ** 2, weights=w)
+    constant = np.sqrt(scale_of(whole, w) + P.shape[1] * spread)
+    return np.column_stack([P - centre, np.full(len(P), constant)]), P.mean(axis=1)
+
+
+def shrunk_ridge(P, y, w, alpha, whole, w_whole, *, sum_to_one):
+    """Return what predicts, at one penalty, by least squares on rows and penalties."""
+    X, mean = ridge_columns(P, whole, w_whole, sum_to_one)
     root = np.sqrt(w)
+    penalty = alpha * scale_of(whole, w_whole) * w_whole.sum()
     rows = np.vstack([root[:, None] * X, np.sqrt(penalty) * np.eye(X.shape[1])])
     target = np.concatenate([root * (y - mean), np.zeros(X.shape[1])])
     v = np.linalg.lstsq(rows, target, rcond=None)[0]
-    return 1 / P.shape[1] + v[:-1] - v[:-1].mean(), np.sqrt(scale) * v[-1]
+
+    def predict(P):
+        X, mean = ridge_columns(P, whole, w_whole, sum_to_one)
+        return mean + X @ v
+
+    return predict
 
 
-def left_out_losses(P, y, w, alphas, parts):
+def left_out_losses(P, y, w, alphas, parts, *, sum_to_one):
     """Mean squared error of every penalty on parts that are left out, by explicit refits."""
-    scale, total = scale_of(P, w), w.sum()
     losses = []
     for alpha in alphas:
         loss = 0.0
         for part in parts:
             rest = np.setdiff1d(np.arange(len(y)), part)
-            weights, b = shrunk_ridge(P[rest], y[rest], w[rest], alpha * scale * total, scale)
-            loss += (w[part] * (P[part] @ weights + b - y[part]) ** 2).sum()
-        losses.append(loss / total)
+            given = (P[rest], y[rest], w[rest])
+            predict = shrunk_ridge(*given, alpha, P, w, sum_to_one=sum_to_one)
+            loss += (w[part] * (predict(P[part]) - y[part]) ** 2).sum()
+        losses.append(loss / w.sum())
     return np.array(losses)
+
+
+def surprises(P, y, alphas, *, sum_to_one):
+    """Minus the log density of the targets per row, at the likeliest noise; of every penalty."""
+    ones = np.ones(len(y))
+    X, mean = ridge_columns(P, P, ones, sum_to_one)
+    found = []
+    for alpha in alphas:
+        shape = np.eye(len(y)) + X @ X.T / (alpha * scale_of(P, ones) * len(y))
+        noise = (y - mean) @ np.linalg.solve(shape, y - mean) / len(y)
+        found.append(-multivariate_normal.logpdf(y, mean, noise * shape) / len(y))
+    return np.array(found)
 
 
 def caruana(P, y, n_steps):
