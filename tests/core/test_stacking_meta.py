@@ -89,7 +89,7 @@ class TestHonesty:
                 assert seen.fold_loss > seen.fold_plain_loss + seen.fold_error
                 assert np.sqrt(seen.fold_plain_loss) == pytest.approx(model.score_.value)
                 assert model.score_.value == model.comparison_.losses["mean"]
-                assert "overfits" in str(model.overfit_)
+                assert str(model.overfit_).endswith("worse by more than one standard error")
         assert fired == 3
 
     def test_equal_models_are_left_to_the_mean(self):
@@ -133,7 +133,7 @@ class TestHonesty:
         model = MetaRegressor(n_resamples=20).fit(P, y)
         assert not model.overfit_.found
         assert model.overfit_.combiner == "blend"
-        assert str(model.overfit_).endswith("gains")
+        assert str(model.overfit_).endswith(": better by more than one standard error")
         assert MetaRegressor("mean", n_resamples=20).fit(P, y).overfit_ is None
 
     def test_the_outer_loss_is_that_of_refitting_without_each_fold(self):
@@ -250,10 +250,26 @@ class TestComparison:
         P, y = pool(12_000)
         model = MetaRegressor("mean", n_resamples=400).fit(P, y)
         assert len(model.comparison_.weight) == 2000
+        assert "over 2,000 bins of 12,000 groups of rows." in str(model.comparison_)
         squared = (P.mean(axis=1) - y) ** 2
         error = squared.std() / np.sqrt(len(y)) / (2 * np.sqrt(squared.mean()))
         interval = model.comparison_.loss("mean")
         assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+    def test_groups_are_counted_where_bins_are_not(self):
+        """Of the rows that were held out, those of weight zero apart."""
+        P, y = pool(120)
+        weight = np.r_[np.ones(100), np.zeros(20)]
+        later = [(np.arange(a), np.arange(a, a + 24)) for a in (24, 48, 72, 96)]
+        model = MetaRegressor("mean", cv=later, n_resamples=10)
+        model.fit(P, y, weight, groups=np.arange(120) // 4)
+        assert model.comparison_.n_groups == (100 - 24) / 4
+        assert "over 19 groups of rows." in str(model.comparison_)
+        P, y = pool(30_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StackingWarning)
+            held = MetaRegressor("ridge", n_resamples=1).fit(P, y).overfit_
+        assert held.n_groups == pytest.approx(30_000 / 9, abs=1)
 
 
 def rmse_of_mean(P, y):
@@ -365,7 +381,7 @@ class TestModels:
         lacking = kind({name: table[name] for name in model.required_models_[1:]})
         with pytest.raises(InvalidInputError, match=model.required_models_[0]):
             model.predict(lacking)
-        with pytest.raises(InvalidInputError, match="stranger"):
+        with pytest.raises(InvalidInputError, match=r"unknown \['stranger'\]. Leave those out"):
             model.predict(kind(table | {"stranger": y}))
 
     def test_missing_predictions(self):
