@@ -80,4 +80,4 @@ class MissingPredictionsWarning(ScikdWarning):
 
 
 class StackingWarning(ScikdWarning):
-    """A combiner was found to overfit, and was declined."""
+    """A combiner did worse than the plain mean on held-out rows, and was declined."""

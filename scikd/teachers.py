@@ -14,6 +14,7 @@ from typing import Any, Self, final
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.metadata_routing import _routing_enabled
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from scikd.exceptions import InvalidInputError, MismatchedLabelsError, ScikdError, TeacherError
@@ -444,7 +445,8 @@ def takes_weights(estimator: Any) -> bool:
 def fit_weighted(estimator: Any, X: Any, y: Any, sample_weight: np.ndarray | None) -> Any:
     """Fit an estimator in place, with weights if there are any.
 
-    A `sklearn.pipeline.Pipeline` gets the weights at its last step.
+    A `sklearn.pipeline.Pipeline` gets the weights at its last step, or routes them itself where
+    scikit-learn's metadata routing is on.
 
     Raises
     ------
@@ -453,9 +455,9 @@ def fit_weighted(estimator: Any, X: Any, y: Any, sample_weight: np.ndarray | Non
     """
     if sample_weight is None:
         return estimator.fit(X, y)
-    if has_fit_parameter(estimator, "sample_weight"):
-        return estimator.fit(X, y, sample_weight=sample_weight)
     steps = getattr(estimator, "steps", None)
+    if has_fit_parameter(estimator, "sample_weight") or (steps and _routing_enabled()):
+        return estimator.fit(X, y, sample_weight=sample_weight)
     if steps and has_fit_parameter(steps[-1][1], "sample_weight"):
         return estimator.fit(X, y, **{f"{steps[-1][0]}__sample_weight": sample_weight})
     message = (

@@ -90,7 +90,12 @@ def _report(
 def _fitted(options: Any, table: Any) -> tuple[Any, float]:
     """Return the fitted meta-model, and the seconds that this took."""
     from scikd.exceptions import StackingWarning  # noqa: PLC0415
+    from scikd.stack_commands._hints import hints  # noqa: PLC0415
+    from scikd.stack_commands._warm_up import warm_up  # noqa: PLC0415
 
+    for hint in hints(table, options):
+        logger.warning(hint)
+    warm_up(options)
     names = ", ".join(table.P.names)
     logger.info("Stacking %d models on %d rows: %s", table.P.n_models, table.P.n_samples, names)
     start = time.perf_counter()
@@ -102,12 +107,15 @@ def _fitted(options: Any, table: Any) -> tuple[Any, float]:
 
 def _say(meta: Any, seconds: float) -> None:
     """Print the comparison, and what was chosen."""
+    from scikd.stack_commands.page import HELD_OUT, n_dropped  # noqa: PLC0415
+
     if meta.comparison_ is not None:
-        typer.echo(f"{meta.comparison_}\n")
-    dropped = 0 if meta.redundancy_ is None else int((~meta.redundancy_.kept_).sum())
+        typer.echo(f"{meta.comparison_}\n{HELD_OUT}\n")
+    n_models, dropped = len(meta.names_), n_dropped(meta)
+    mean = f" (the mean is that of the other {n_models - dropped})" if dropped else ""
     typer.echo(
-        f"{len(meta.required_models_)} of {len(meta.names_)} models are needed, {dropped} were "
-        f"dropped as redundant. It took {seconds:.3g} seconds."
+        f"{len(meta.required_models_)} of {n_models} models are needed, {dropped} were "
+        f"dropped as redundant{mean}. It took {seconds:.3g} seconds."
     )
     if meta.overfit_ is not None and meta.overfit_.declined:
         typer.echo(f"{meta.overfit_.reason} ({meta.overfit_})")

@@ -13,7 +13,14 @@ from scikd.stacking import Comparison, FrozenPool, freeze, held_out_predictions
 from scikd.stacking._cubes import as_cube
 from scikd.stacking._predictions import Predictions
 
-__all__ = ["risk_table", "stack_report", "verdict"]
+__all__ = ["HELD_OUT", "n_dropped", "risk_table", "stack_report", "verdict"]
+
+HELD_OUT = (
+    "Rows were held out from every stage of the stack: filter, penalties, weights and blend. They "
+    "were not held out from the models that predicted the other rows, so that losses are too good "
+    "where models learn targets by heart."
+)
+"""What an outer score leaves out, and what it does not."""
 
 MOST_WEIGHTS = 30
 RESAMPLES = 100
@@ -100,7 +107,7 @@ def risk_table(comparison: Comparison) -> Table:
         ["combiner", comparison.loss_name, "95 % interval", *heads, "models"],
         rows,
         note=(
-            f"Intervals by bootstrap over {len(comparison.weight):,} groups of rows; differences "
+            f"Intervals by bootstrap over {comparison.resampled}; differences "
             "are paired, below zero is better. Marked: what was asked for. Simplest within one "
             f"standard error of the best: {comparison.simplest.replace('_', ' ')}."
         ),
@@ -113,7 +120,7 @@ def _risk_section(meta: Any) -> Section:
     if comparison is None:
         text = "Nothing could be held out, so that no loss is known that does not flatter."
         return Section("What it is worth", [Text(text)])
-    items: list[Item] = [risk_table(comparison), loss_figure(comparison)]
+    items: list[Item] = [risk_table(comparison), Text(HELD_OUT), loss_figure(comparison)]
     return Section("What it is worth", items, summary=verdict(meta))
 
 
@@ -123,13 +130,20 @@ def verdict(meta: Any) -> str:
     gap = comparison.difference(comparison.default, "mean")
     sure = "better than" if gap.high < 0 else "worse than" if gap.low > 0 else "not told apart from"
     loss = comparison.losses[comparison.default]
+    dropped = n_dropped(meta)
+    kept = f" of the {len(meta.names_) - dropped} that are not redundant" if dropped else ""
     text = (
         f"The combination ({comparison.default}) has a {comparison.loss_name} of {loss:.4g} on "
-        f"held-out rows and is {sure} the plain mean ({_signed(gap)}). It needs "
+        f"held-out rows and is {sure} the plain mean{kept} ({_signed(gap)}). It needs "
         f"{len(meta.required_models_)} of {len(meta.names_)} models."
     )
     reason = "" if meta.overfit_ is None else meta.overfit_.reason
     return f"{text} {reason}".rstrip()
+
+
+def n_dropped(meta: Any) -> int:
+    """Return how many models a meta-model dropped as redundant, none of which is in the mean."""
+    return 0 if meta.redundancy_ is None else int((~meta.redundancy_.kept_).sum())
 
 
 # --- calibration ------------------------------------------------------------------------------

@@ -81,7 +81,6 @@ class BaseMeta(BaseEstimator, ABC):
     n_features_in_: int
 
     @abstractmethod
-    @abstractmethod
     def _default(self) -> str:
         """Return the name of the combiner that was asked for."""
 
@@ -153,6 +152,8 @@ class BaseMeta(BaseEstimator, ABC):
                 f"Expected predictions of the models {list(self.required_models_)}, and of no "
                 f"others than {list(self.names_)}; missing are {missing}, unknown {unknown}."
             )
+            if unknown and not missing:
+                message += " Leave those out; of a frame P[list(model.required_models_)] is enough."
             raise InvalidInputError(message)
         if given.names == self.names_:
             return given

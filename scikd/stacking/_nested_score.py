@@ -15,7 +15,7 @@ from scikd.stacking._outer import Lesson, by_fold
 from scikd.stacking._predictions import Predictions
 from scikd.stacking._problem import check_problem
 from scikd.stacking.combiners import BestSingle, MeanCombiner
-from scikd.stacking.comparison import Comparison, deal_bins
+from scikd.stacking.comparison import Comparison, count_groups, deal_bins
 from scikd.stacking.pools import BestPool, MeanPool
 from scikd.teachers import EstimatorTeacher
 
@@ -90,6 +90,7 @@ def nested_comparison(
         weight=np.bincount(there, weights=w),
         models=(P.n_models, 1, n_required),
         seconds=tuple(seconds),
+        n_groups=count_groups(problem, np.flatnonzero(known)),
     )
     return predicted["stack"], comparison
 

@@ -22,6 +22,7 @@ __all__ = [
     "apparent_loss",
     "choose",
     "compare",
+    "count_groups",
     "deal_bins",
     "held_out_sums",
     "paired",
@@ -70,6 +71,8 @@ class Comparison:
         Bootstrap resamples.
     random_state : int
         Their seed.
+    n_groups : int or None
+        How many groups of rows there are in the bins; None if each bin is one.
     """
 
     names: tuple[str, ...]
@@ -81,6 +84,7 @@ class Comparison:
     seconds: tuple[float, ...]
     n_resamples: int = 1000
     random_state: int = 0
+    n_groups: int | None = None
 
     @property
     def losses(self) -> dict[str, float]:
@@ -106,6 +110,14 @@ class Comparison:
         """
         i, j = self.names.index(name), self.names.index(other)
         return paired(self.sums[:, i], self.sums[:, j], self.weight)[1]
+
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap draws, in words."""
+        n_bins = len(self.weight)
+        if self.n_groups is None or self.n_groups == n_bins:
+            return f"{n_bins:,} groups of rows"
+        return f"{n_bins:,} bins of {self.n_groups:,} groups of rows"
 
     @property
     def best(self) -> str:
@@ -164,7 +176,7 @@ class Comparison:
             )
         lines.append(
             f"* asked for. Best: {self.best}; simplest within one standard error of it: "
-            f"{self.simplest}. Intervals by bootstrap over {len(self.weight)} groups of rows."
+            f"{self.simplest}. Intervals by bootstrap over {self.resampled}."
         )
         return "\n".join(lines)
 
@@ -228,6 +240,11 @@ def deal_bins(problem: Problem, random_state: Any = 0, most: int = _MOST_BINS) -
     bins = np.full(len(problem.y), -1, dtype=np.intp)
     bins[heard] = group
     return bins
+
+
+def count_groups(problem: Problem, rows: np.ndarray) -> int:
+    """Return how many groups some rows belong to, those of weight 0 apart."""
+    return len(np.unique(problem.groups[rows[problem.weight[rows] > 0]]))
 
 
 def held_out_sums(
@@ -302,8 +319,9 @@ def compare(
     models = tuple(level.candidates.used(fit.model) for fit in fits)
     seconds = tuple(fit.seconds for fit in fits)
     return Comparison(
-        names, default, loss_name, sums, weight, models, seconds, n_resamples, random_state
-    )
+        names, default, loss_name, sums, weight, models, seconds, n_resamples, random_state,
+        count_groups(level.problem, np.concatenate(level.folds)),
+    )  # fmt: skip
 
 
 def choose(level: Level) -> str:

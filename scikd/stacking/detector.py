@@ -14,6 +14,7 @@ from scikd.stacking._problem import deal_folds
 from scikd.stacking.comparison import (
     Comparison,
     add_losses,
+    count_groups,
     deal_bins,
     held_out_sums,
     paired,
@@ -45,7 +46,7 @@ class HeldOutCheck:
     error : float
         Standard error of the paired difference of these.
     n_groups : int
-        How many groups of rows the ninth has; beyond 2,000 they are counted by bins.
+        How many groups of rows the ninth has.
     """
 
     combiner: str
@@ -89,7 +90,8 @@ class HeldOutCheck:
         )
 
     def __str__(self) -> str:
-        verdict = "overfits" if self.found else "gains" if self.gains else "gains nothing certain"
+        verdict = "worse" if self.found else "better" if self.gains else "not told apart"
+        verdict += " by more than one standard error" if self.found or self.gains else ""
         return (
             f"{self.combiner} {self.fold_loss:.5g}, mean {self.fold_plain_loss:.5g}, standard "
             f"error {self.fold_error:.2g} on held-out folds; {self.loss:.5g}, "
@@ -164,4 +166,5 @@ def _on_a_ninth(
     add_losses(below, held, models, bins, sums, weight)
     sums, weight = sums[found], weight[found]
     loss, plain = (sums.sum(axis=0) / weight.sum()).tolist()
-    return loss, plain, paired(sums[:, 0], sums[:, 1], weight)[1], len(found)
+    error = paired(sums[:, 0], sums[:, 1], weight)[1]
+    return loss, plain, error, count_groups(problem, held)

@@ -14,7 +14,7 @@ from scikd.stacking.combiners import LinearCombiner
 from scikd.stacking.gram import Gram, GramSplit
 from scikd.stacking.kernels import greedy_steps
 
-__all__ = ["GreedySelection"]
+__all__ = ["GreedySelection", "draw_bags"]
 
 _TIE = 1e-9  # losses closer than this share of the best are alike
 
@@ -112,11 +112,8 @@ class GreedySelection(LinearCombiner):
                 f"{self.n_steps}, {self.n_bags} and {self.bag_fraction}."
             )
             raise InvalidInputError(message)
-        bags = [np.arange(n_models)]
-        if self.n_bags:
-            chance = check_random_state(self.random_state)
-            size = max(1, round(self.bag_fraction * n_models))
-            bags = [np.sort(chance.permutation(n_models)[:size]) for _ in range(self.n_bags)]
+        chance = check_random_state(self.random_state)
+        bags = draw_bags(n_models, self.n_bags, self.bag_fraction, chance)
         self.orders_, self.losses_ = [], []
         weights = np.zeros(n_models)
         for models in bags:
@@ -128,6 +125,33 @@ class GreedySelection(LinearCombiner):
             counts = np.bincount(self.orders_[-1], minlength=n_models)
             weights += counts / (length * len(bags))
         return weights
+
+
+def draw_bags(
+    n_models: int, n_bags: int, fraction: float, random: np.random.RandomState
+) -> list[np.ndarray]:
+    """Return random parts of a pool to select from.
+
+    Parameters
+    ----------
+    n_models : int
+        In the pool.
+    n_bags : int
+        How many parts; 0 is the whole pool, once.
+    fraction : float
+        Share of the models in each part, which has at least one.
+    random : RandomState
+        Draws them.
+
+    Returns
+    -------
+    list of ndarray of int
+        Numbers of models, sorted.
+    """
+    if not n_bags:
+        return [np.arange(n_models)]
+    size = max(1, round(fraction * n_models))
+    return [np.sort(random.permutation(n_models)[:size]) for _ in range(n_bags)]
 
 
 class _Loss:

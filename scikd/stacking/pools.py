@@ -19,6 +19,7 @@ from scikd.stacking._cubes import Inputs, blocks, linear_pool
 from scikd.stacking._likelihood import linear_weights
 from scikd.stacking._pool import ClassPool, truth_given
 from scikd.stacking._problem import Problem
+from scikd.stacking.greedy import draw_bags
 from scikd.stacking.kernels import fill_rows
 from scikd.stacking.pool_kernels import candidate_losses
 
@@ -176,12 +177,7 @@ class GreedyPool(_LinearCombination):
         n_models = problem.P.n_models
         fast = self.metric == "log_loss"
         steps = _LogLossSteps(problem) if fast else _MetricSteps(problem, self.metric)
-        bags = [np.arange(n_models)]
-        if self.n_bags:
-            size = max(1, round(self.bag_fraction * n_models))
-            bags = [
-                np.sort(random.choice(n_models, size, replace=False)) for _ in range(self.n_bags)
-            ]
+        bags = draw_bags(n_models, self.n_bags, self.bag_fraction, random)
         self.order_, self.losses_, weights = [], [], np.zeros(n_models)
         for models in bags:
             order, losses = _select(steps, models, self.n_steps, random)

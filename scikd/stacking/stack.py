@@ -36,7 +36,8 @@ class RegularizedStackingRegressor(RegressorMixin, Stack):
         (repeated cross-validation) the mean prediction counts.
     evaluate : {"outer", "nested"}, default="outer"
         ``"outer"`` leaves the score to the meta-model: it is fitted again without each fold, on
-        predictions whose base models saw that fold. ``"nested"`` also trains base models without
+        predictions whose base models saw that fold, so that it is too good where these learn
+        targets by heart. ``"nested"`` also trains base models without
         two folds at a time, ``n_folds * (n_folds - 1) / 2`` further times each, and so knows
         nothing of the rows that it is scored on.
     errors : {"raise", "missing"}, default="raise"
@@ -84,7 +85,10 @@ class RegularizedStackingRegressor(RegressorMixin, Stack):
 
     Notes
     -----
-    Base models get `sample_weight` if they take it. Rows of weight zero train nobody.
+    Base models get `sample_weight` if they take it, of a pipeline the last step. With metadata
+    routing those get it that ask for it by ``set_fit_request(sample_weight=True)``. The meta-model
+    always does. `groups` go to the splitter and to the meta-model, and nothing else is passed on.
+    Rows of weight zero train nobody.
 
     .. warning:: A frozen estimator is taken at its word: if it was trained on these very rows, its
        predictions are in-sample. Pass `oof` to `fit` instead.

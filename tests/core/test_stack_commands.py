@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,13 @@ from scikd.exceptions import InvalidInputError
 from scikd.persistence import MANIFEST
 from scikd.report import Figure, Report, Table
 from scikd.stack_commands import demo
+from scikd.stack_commands._hints import times_repeated
 from scikd.stack_commands.figures import calibration_figure
 from scikd.stack_commands.options import StackOptions
-from scikd.stack_commands.page import stack_report
+from scikd.stack_commands.page import HELD_OUT, stack_report
 from scikd.stack_commands.tables import read_oof
 from scikd.stacking import MetaClassifier, MetaRegressor, load_frozen
+from scikd.stacking._predictions import Predictions
 
 N = 200
 QUICK = ("--n-resamples", 20)
@@ -87,7 +89,9 @@ def test_fit_and_predict_numbers(run, regression, tmp_path):
     flags = ("--target", "y", "--fold", "fold", "--row-id", "id", "--exclude", "site", *QUICK)
     code, out, err = run("stack", "fit", source, *flags, "-o", stack)
     assert code == 0, err
-    for word in ("blend", "best_single", "of 5 models are needed", "1 were dropped", str(stack)):
+    words = ("blend", "best_single", "of 5 models are needed", str(stack))
+    said = ("1 were dropped as redundant (the mean is that of the other 4)", HELD_OUT)
+    for word in (*words, *said):
         assert word in out
     names = ["lgb_a", "lgb_b", "knn", "mlp", "lgb_copy"]
     fold, ids = regression["fold"], regression["id"]
@@ -192,7 +196,9 @@ def test_report_of_numbers(run, regression, tmp_path):
     assert f"The page lies in {page}" in out
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 8  # four figures, light and dark
-    for words in ("plain mean", "Correlation of residuals", "lgb_copy", "duplicate of lgb_a"):
+    assert HELD_OUT in text
+    assert "the plain mean of the 4 that are not redundant" in text
+    for words in ("Correlation of residuals", "lgb_copy", "duplicate of lgb_a"):
         assert words in text
 
 
@@ -245,6 +251,84 @@ def test_the_section_of_the_demo_shows_what_was_computed():
     assert f"{stack.meta_.score_.value:.4g} on held-out rows" in text
     for name in stack.comparison_.names:
         assert name.replace("_", " ") in text
+
+
+def repeated(row, y, classes=None):
+    """Return predictions of rows that recur by models of several trainings, and their truth."""
+    random = np.random.default_rng(1)
+    own = y[:, None] + random.normal(size=(len(y), 1))
+    P = own[row] + 0.3 * random.normal(size=(len(row), 4))
+    if classes is not None:
+        second = 1 / (1 + np.exp(-P))
+        P = np.stack([1 - second, second], axis=2)
+    return Predictions.of(P, classes=classes), y[row]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "few numbers", "ties", "classes"])
+def test_repeats_are_seen(kind):
+    """In blocks; and of numbers in any order, even where different rows have the same truth."""
+    random = np.random.default_rng(0)
+    y = {
+        "numbers": random.normal(size=N),
+        "few numbers": random.integers(5, size=N).astype(float),
+        "ties": random.normal(size=N // 3)[random.integers(N // 3, size=N)],
+        "classes": random.integers(2, size=N),
+    }[kind]
+    classes = np.array([0, 1]) if kind == "classes" else None
+    P, truth = repeated(np.tile(np.arange(N), 3), y, classes)
+    shuffled = random.permutation(len(truth))
+    once, alone = repeated(np.arange(N), y, classes)
+    assert times_repeated(P, truth) == 3
+    assert times_repeated(once, alone) == 1
+    found = times_repeated(P.take(shuffled), truth[shuffled])
+    assert found == (3 if kind in {"numbers", "ties"} else 1)
+
+
+@pytest.mark.parametrize("times", [5, 24])
+def test_levels_and_seasons_are_no_repeats(times):
+    """Truths recur, and rows do not: errors tell."""
+    y = np.tile(np.sin(np.arange(24.0)), times)
+    for order in (np.arange(len(y)), np.argsort(y)):
+        P, truth = repeated(np.arange(len(y)), y[order])
+        assert times_repeated(P, truth) == 1
+
+
+def test_the_commands_hint_at_flags_that_are_missing(run, tmp_path):
+    """Of repeats and of two classes, and not where they were given."""
+    P, y = repeated(np.tile(np.arange(N), 3), np.random.default_rng(0).normal(size=N))
+    table = pd.DataFrame(P.values, columns=list("abcd")).assign(y=y, id=np.tile(range(N), 3))
+    source, stack = saved(table, tmp_path / "oof.csv"), tmp_path / "stack.scikd"
+    flags = ("--target", "y", *QUICK, "-o", stack, "--overwrite")
+    _, _, err = run("stack", "fit", source, *flags, "--exclude", "id")
+    assert "The 600 rows look like 200 rows, 3 times each" in err
+    assert "--row-id" in err
+    _, _, err = run("stack", "fit", source, *flags, "--row-id", "id")
+    assert "look like" not in err
+    table = (table[:N] > 0).astype(float).drop(columns="id")
+    table[list("abcd")] = 0.8 * table[list("abcd")] + 0.1
+    source = saved(table, tmp_path / "two.csv")
+    _, out, err = run("stack", "fit", source, *flags)
+    assert "'y' holds two values only, 0 and 1: it is taken for a number" in err
+    assert "RMSE" in out
+    _, out, err = run("stack", "fit", source, *flags, "--classes", "auto")
+    assert "two values" not in err
+    assert "log-loss" in out
+
+
+@pytest.mark.parametrize("recipe", ["none", "published"])
+def test_the_commands_say_that_they_compile(run, regression, tmp_path, recipe):
+    """Before the work that is timed, with the flags of that; but for the recipe, which is slow."""
+    source = saved(regression[["y", "knn", "mlp"]], tmp_path / "oof.csv")
+    fit = MetaRegressor.fit
+    with patch.object(MetaRegressor, "fit", autospec=True, side_effect=fit) as timed:
+        flags = ("--target", "y", "--combiner", "ridge", "--recipe", recipe, *QUICK)
+        code, _, err = run("stack", "fit", source, *flags, "-o", tmp_path / "stack.scikd")
+    assert code == 0, err
+    prepared = err.index("Preparing compiled kernels: some seconds the first time")
+    assert prepared < err.index("Ready after") < err.index("Stacking 2 models")
+    small, real = (call.args[0] for call in timed.call_args_list)
+    assert (small.combiner, small.recipe) == ("ridge", None)
+    assert real.recipe == (None if recipe == "none" else recipe)
 
 
 BAD = {

@@ -26,6 +26,7 @@ from scikd.stacking import (
     SimplexCombiner,
 )
 from scikd.stacking.gram import held_out
+from scikd.stacking.greedy import draw_bags
 from tests.reference import stacking_combiners as naive
 
 seeds = st.integers(0, 2**31 - 1)
@@ -299,6 +300,15 @@ class TestGreedy:
         P, y = pool(6, n_models=2)
         found = GreedySelection().fit(np.column_stack([P, P, P]), y)
         assert np.count_nonzero(found.weights_) <= 2
+
+    def test_bags_are_drawn_without_replacement(self):
+        """As NumPy draws them; of no bags there is one, with all models."""
+        drawn = draw_bags(11, 4, 0.4, np.random.RandomState(3))
+        chance = np.random.RandomState(3)
+        expected = [np.sort(chance.choice(11, 4, replace=False)) for _ in range(4)]
+        np.testing.assert_array_equal(drawn, expected)
+        assert [len(bag) for bag in draw_bags(11, 2, 0.01, chance)] == [1, 1]
+        np.testing.assert_array_equal(draw_bags(3, 0, 0.5, chance), [[0, 1, 2]])
 
     def test_bags_hold_their_share_of_the_models(self):
         P, y = pool(7, n_models=10)

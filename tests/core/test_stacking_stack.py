@@ -441,6 +441,25 @@ class TestParts:
         for train, test in stack.oof_.folds:
             assert not set(groups[train]) & set(groups[test])
 
+    def test_pipelines_route_weights_to_the_steps_that_ask(self):
+        """To both here; without routing to the last one."""
+        weight = np.random.default_rng(0).random(len(y))
+        plain = regressor([("piped", make_pipeline(StandardScaler(), Ridge(0.1)))])
+        plain.fit(X, y, sample_weight=weight)
+        expected = make_pipeline(StandardScaler(), Ridge(0.1)).fit(
+            X, y, ridge__sample_weight=weight
+        )
+        np.testing.assert_allclose(plain.estimators_[0][-1].coef_, expected[-1].coef_)
+        with sklearn.config_context(enable_metadata_routing=True):
+            piped = make_pipeline(
+                StandardScaler().set_fit_request(sample_weight=True),
+                Ridge(0.1).set_fit_request(sample_weight=True),
+            )
+            stack = regressor([("piped", piped)]).fit(X, y, sample_weight=weight)
+            scaled = StandardScaler().fit(X, sample_weight=weight)
+            model = Ridge(0.1).fit(scaled.transform(X), y, weight)
+        np.testing.assert_allclose(stack.estimators_[0][-1].coef_, model.coef_)
+
     def test_classes_without_weight_are_refused(self):
         """Nobody could learn them."""
         weight = (species != 2).astype(float)
