@@ -16,14 +16,23 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .features import Features, forward_returns, last_known, tips_features
     from .panel import Panel
+    from .samples import Samples
 
 __all__ = [
+    "Features",
     "Panel",
+    "Samples",
+    "forward_returns",
+    "last_known",
+    "tips_features",
 ]
 
 _HOMES = {
+    "features": ("Features", "forward_returns", "last_known", "tips_features"),
     "panel": ("Panel",),
+    "samples": ("Samples",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
