@@ -117,7 +117,8 @@ class WalkForward(_DateSplitter):
     test_size : int or None, default=None
         Dates in a test. None, with ``n_splits``: so that training begins with as many.
     train_size : int or None, default=None
-        Dates of training: at least as many without ``n_splits``, and exactly if it is ``rolling``.
+        Dates of training before the first test, without ``n_splits``; and at most so many before
+        each test, if it is ``rolling``.
     rolling : bool, default=False
         Whether training keeps its length and moves on, rather than growing.
     purge : int
