@@ -159,13 +159,15 @@ def ask(pool: Pool, names: Sequence[str]) -> dict[str, Answer]:
             return {name: _answer(found, f"{name}|") for name in names}
 
 
-def answers_of_others(pool: Pool, folder: Path) -> dict[str, Answer]:
+def answers_of_others(pool: Pool, folder: Path, *, slow: bool) -> dict[str, Answer]:
     """Return what packages of the peers' environment make of a pool, from this folder if kept.
 
-    hillclimbers knows one column a model, and is left out where there are more than two classes.
+    hillclimbers is slow; it knows one column a model, and is left out where there are more than
+    two classes.
     Without the environment there are only the answers that were kept.
     """
-    names = [*OTHERS] if pool.classes and pool.P.shape[2] > 2 else [*OTHERS, "hillclimbers"]
+    many = pool.classes and pool.P.shape[2] > 2
+    names = [*OTHERS, "hillclimbers"] if slow and not many else [*OTHERS]
     files = {name: folder / f"{name}.npz" for name in names}
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing and environment() is not None:
