@@ -168,7 +168,7 @@ def _calibration_section(
 
 def _weight_section(meta: Any, P: Any, y: np.ndarray, given: dict[str, Any]) -> Section:
     weights, ends, said = meta.weights_, None, "weight"
-    if hasattr(meta, "pools_"):
+    if hasattr(meta, "classes_"):
         weights, said = _say(meta), "weight or exponent"
     elif meta.recipe is None:
         ends = meta.weight_intervals(P, y, **given, n_resamples=RESAMPLES)
@@ -215,14 +215,13 @@ def _weight_section(meta: Any, P: Any, y: np.ndarray, given: dict[str, Any]) -> 
 
 
 def _say(meta: Any) -> np.ndarray:
-    """Return the weight of every model in the mean of pools; in a log pool its whole exponent."""
+    """Return the weight of every model; in a log pool its whole exponent."""
     frozen = cast("FrozenPool", freeze(meta))
-    total = dict.fromkeys(meta.names_, 0.0)
-    for part in frozen.parts:
-        centre = part.centre_exponent * part.centre_weights if part.kind == "log" else 0.0
-        for name, value in zip(frozen.names, part.share * (part.weights + centre), strict=True):
-            total[name] += value
-    return np.array(list(total.values()))
+    say = frozen.weights
+    if frozen.kind == "log":
+        say = say + frozen.centre_exponent * frozen.centre_weights
+    found = dict.fromkeys(meta.names_, 0.0) | dict(zip(frozen.names, say.tolist(), strict=True))
+    return np.array(list(found.values()))
 
 
 # --- the pool ---------------------------------------------------------------------------------

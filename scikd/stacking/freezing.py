@@ -9,10 +9,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from scikd.exceptions import InvalidInputError
+from scikd.stacking._cubes import Inputs
 from scikd.stacking._pool import ClassPool
 from scikd.stacking._predictions import Predictions
 from scikd.stacking.combiners import LinearCombiner
-from scikd.stacking.frozen import FrozenPool, FrozenStack, PoolPart
+from scikd.stacking.frozen import FrozenPool, FrozenStack
 from scikd.stacking.log_pool import LogPool
 from scikd.stacking.meta import MetaRegressor
 from scikd.stacking.meta_classifier import MetaClassifier
@@ -93,7 +94,7 @@ def _collapsed(model: Any, names: tuple[str, ...]) -> FrozenStack | FrozenPool:
     if isinstance(model, MetaClassifier):
         return _of_meta_classifier(model, names)
     if isinstance(model, ClassPool):
-        return FrozenPool(names, model.classes_, (_part(model, 1.0),), model.inputs)
+        return _of_pool(model, names, model.inputs)
     message = f"Expected a meta-model of scikd.stacking to freeze; got {type(model).__name__}."
     raise InvalidInputError(message)
 
@@ -137,22 +138,21 @@ def _of_published(model: PublishedStack, names: tuple[str, ...]) -> FrozenStack:
 
 
 def _of_meta_classifier(model: MetaClassifier, names: tuple[str, ...]) -> FrozenPool:
-    """Put the weights of every pool, which has its own order of models, in that of the needed."""
-    columns = model._pooled.columns
-    place = {names[j]: number for number, j in enumerate(columns)}
+    """Put the weights of the pool, which has its own order of models, in that of the needed."""
+    place = {names[j]: number for number, j in enumerate(model._pooled.columns)}
     order = np.array([place[name] for name in model.required_models_])
-    parts = [_part(pool, model.shares_[name], order) for name, pool in model.pools_.items()]
-    return FrozenPool(model.required_models_, model.classes_, tuple(parts), model.inputs)
+    return _of_pool(model.combiner_, model.required_models_, model.inputs, order)
 
 
-def _part(pool: Any, share: float, order: Any = slice(None)) -> PoolPart:
-    weights = pool.weights_[order].copy()
+def _of_pool(
+    pool: Any, names: tuple[str, ...], inputs: Inputs, order: Any = slice(None)
+) -> FrozenPool:
+    given = (names, pool.classes_, pool.weights_[order].copy(), inputs)
     if not isinstance(pool, LogPool):
-        return PoolPart(share, "linear", weights)
-    return PoolPart(
-        share,
-        "log",
-        weights,
+        return FrozenPool(*given)
+    return FrozenPool(
+        *given,
+        kind="log",
         floor=pool.floor,
         centre=pool.centre,
         centre_exponent=pool.centre_exponent_,

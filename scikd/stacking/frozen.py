@@ -20,7 +20,7 @@ from scikd.stacking.features import MetaFeatures
 from scikd.stacking.kernels import combine_rows
 from scikd.stacking.log_pool import CENTRE_FLOOR, floored, floored_logs
 
-__all__ = ["KIND", "FrozenPool", "FrozenStack", "FrozenWeights", "PoolPart", "load_frozen"]
+__all__ = ["KIND", "FrozenPool", "FrozenStack", "FrozenWeights", "load_frozen"]
 
 KIND = "FrozenStack"
 
@@ -212,8 +212,8 @@ class FrozenStack(FrozenWeights):
 
 
 @dataclass(frozen=True, eq=False)
-class PoolPart:
-    r"""One of the pools that a frozen pool is the mean of.
+class FrozenPool(FrozenWeights):
+    r"""A pool of class probabilities as numbers.
 
     ``kind="linear"`` is the weighted mean of the models' probabilities, ``kind="log"`` is
     proportional to
@@ -227,12 +227,16 @@ class PoolPart:
 
     Attributes
     ----------
-    share : float
-        Weight of this pool in the mean of all.
-    kind : {"linear", "log"}
-        Of the pool.
+    names : tuple of str
+        The models.
+    classes : ndarray of shape (n_classes,)
+        Labels.
     weights : ndarray of shape (n_models,)
         Weights, or exponents.
+    inputs : {"proba", "logit"}
+        What predictions are.
+    kind : {"linear", "log"}
+        Of the pool.
     floor, centre_exponent : float
         Of a log pool.
     centre : {"linear", "mean", "geometric"}
@@ -241,47 +245,15 @@ class PoolPart:
         Weights c of the models in it.
     """
 
-    share: float
-    kind: Literal["linear", "log"]
+    names: tuple[str, ...]
+    classes: np.ndarray
     weights: np.ndarray
+    inputs: Inputs = "proba"
+    kind: Literal["linear", "log"] = "linear"
     floor: float = 0.0
     centre: str = "linear"
     centre_exponent: float = 0.0
     centre_weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-    def pooled(self, block: np.ndarray) -> np.ndarray:
-        """Pool probabilities of shape (n_rows, n_models, n_classes), which are overwritten."""
-        if self.kind == "linear":
-            return linear_pool(block, self.weights)
-        logs = floored_logs(block, self.floor)
-        if self.centre == "geometric":
-            centre = self.centre_weights @ logs
-        else:
-            centre = np.log(floored(linear_pool(block, self.centre_weights), CENTRE_FLOOR))
-        pooled: np.ndarray = softmax(self.centre_exponent * centre + self.weights @ logs, axis=1)
-        return pooled
-
-
-@dataclass(frozen=True, eq=False)
-class FrozenPool(FrozenWeights):
-    """A pool of class probabilities as numbers: the mean of a few linear and log pools.
-
-    Attributes
-    ----------
-    names : tuple of str
-        The models.
-    classes : ndarray of shape (n_classes,)
-        Labels.
-    parts : tuple of PoolPart
-        The pools.
-    inputs : {"proba", "logit"}
-        What predictions are.
-    """
-
-    names: tuple[str, ...]
-    classes: np.ndarray
-    parts: tuple[PoolPart, ...]
-    inputs: Inputs = "proba"
 
     def predict_proba(self, P: Any) -> np.ndarray:
         """Pool probabilities of the models.
@@ -305,10 +277,9 @@ class FrozenPool(FrozenWeights):
         """
         cube = as_cube(self._taken(P, self.classes), self.inputs)
         check_classes(cube, self.classes)
-        pooled = np.zeros((cube.n_samples, len(self.classes)))
+        pooled = np.empty((cube.n_samples, len(self.classes)))
         for rows, block in blocks(cube):
-            for part in self.parts:
-                pooled[rows] += part.share * part.pooled(block.copy())
+            pooled[rows] = self._pooled(block.copy())
         bare = np.flatnonzero(np.isnan(pooled).any(axis=1))
         if len(bare):
             message = (
@@ -323,43 +294,49 @@ class FrozenPool(FrozenWeights):
         labels: np.ndarray = self.classes[self.predict_proba(P).argmax(axis=1)]
         return labels
 
-    def _parameters(self) -> dict[str, Any]:
-        def of_part(part: PoolPart) -> dict[str, Any]:
-            named = dict(zip(self.names, part.weights.tolist(), strict=True))
-            plain = {"share": part.share, "kind": part.kind, "weights": named}
-            if part.kind == "linear":
-                return plain
-            return plain | {
-                "floor": part.floor,
-                "centre": part.centre,
-                "centre_exponent": part.centre_exponent,
-                "centre_floor": CENTRE_FLOOR,
-                "centre_weights": dict(zip(self.names, part.centre_weights.tolist(), strict=True)),
-            }
+    def _pooled(self, block: np.ndarray) -> np.ndarray:
+        """Pool probabilities of shape (n_rows, n_models, n_classes), which are overwritten."""
+        if self.kind == "linear":
+            return linear_pool(block, self.weights)
+        logs = floored_logs(block, self.floor)
+        if self.centre == "geometric":
+            centre = self.centre_weights @ logs
+        else:
+            centre = np.log(floored(linear_pool(block, self.centre_weights), CENTRE_FLOOR))
+        pooled: np.ndarray = softmax(self.centre_exponent * centre + self.weights @ logs, axis=1)
+        return pooled
 
-        return {
+    def _parameters(self) -> dict[str, Any]:
+        found = {
             "task": "classification",
-            "models": list(self.names),
             "classes": encode_labels(self.classes),
             "inputs": self.inputs,
-            "pools": [of_part(part) for part in self.parts],
+            "kind": self.kind,
+            "weights": dict(zip(self.names, self.weights.tolist(), strict=True)),
+        }
+        if self.kind == "linear":
+            return found
+        return found | {
+            "floor": self.floor,
+            "centre": self.centre,
+            "centre_exponent": self.centre_exponent,
+            "centre_floor": CENTRE_FLOOR,
+            "centre_weights": dict(zip(self.names, self.centre_weights.tolist(), strict=True)),
         }
 
     @classmethod
     def _of_parameters(cls, parameters: dict[str, Any]) -> Self:
-        names = tuple(parameters["models"])
+        names = tuple(parameters["weights"])
 
-        def part_of(given: dict[str, Any]) -> PoolPart:
-            weights = np.array([given["weights"][name] for name in names], dtype=np.float64)
-            if given["kind"] == "linear":
-                return PoolPart(given["share"], "linear", weights)
-            centre = np.array([given["centre_weights"][name] for name in names], dtype=np.float64)
-            keys = ("floor", "centre", "centre_exponent")
-            options = {key: given[key] for key in keys}
-            return PoolPart(given["share"], "log", weights, **options, centre_weights=centre)
+        def of_models(key: str) -> np.ndarray:
+            return np.array([parameters[key][name] for name in names], dtype=np.float64)
 
-        classes, parts = decode_labels(parameters["classes"]), parameters["pools"]
-        return cls(names, classes, tuple(map(part_of, parts)), parameters["inputs"])
+        given = (names, decode_labels(parameters["classes"]), of_models("weights"))
+        if parameters["kind"] == "linear":
+            return cls(*given, parameters["inputs"])
+        options = {key: parameters[key] for key in ("floor", "centre", "centre_exponent")}
+        weights = of_models("centre_weights")
+        return cls(*given, parameters["inputs"], "log", **options, centre_weights=weights)
 
 
 def load_frozen(path: str | Path) -> FrozenStack | FrozenPool:

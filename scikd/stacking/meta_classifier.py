@@ -32,9 +32,8 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
     ----------
     combiner : str or pool, default="log"
         ``"mean"``, ``"best_single"``, ``"linear"``, ``"greedy"``, ``"log"``, the simplest first;
-        ``"blend"``, the average of the mean and the log pool with the weights that are best for
-        what they say of folds they were not fitted to; ``"auto"``, the simplest within one standard
-        error of the best on held-out folds; or a pool of your own, as `LogPool`.
+        ``"auto"``, the simplest within one standard error of the best on held-out folds; or a pool
+        of your own, as `LogPool`.
     redundancy : {"residual"}, RedundancyFilter or None, default="residual"
         Which models are dropped beforehand.
     inputs : {"proba", "logit"}, default="proba"
@@ -49,8 +48,7 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
         Whether to fall back to the plain mean of the models that are not redundant, and to warn, if
         the pool does worse than that by more than one standard error: on held-out folds; or on a
         ninth of the groups that is held out of everything, unless the folds show as clear a gain.
-        A blend also gives way, without warning, if it gains no more than one standard error on the
-        folds. `score_` is that of what is used, and does not know that it was chosen.
+        `score_` is that of what is used, and does not know that it was chosen.
     n_resamples : int, default=1000
         Bootstrap resamples of intervals.
     random_state : int, default=0
@@ -66,12 +64,8 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
         Their weights, or exponents in a log pool; 0 for those that were dropped.
     required_models_ : tuple of str
         The models that `predict_proba` needs.
-    combiner_ : ClassPool or None
-        The fitted pool, of the models that stay, sorted by error; None for a blend.
-    pools_ : dict of str to ClassPool
-        What is averaged; one alone unless this is a blend.
-    shares_ : dict of str to float
-        Their weights.
+    combiner_ : ClassPool
+        The fitted pool, of the models that stay, sorted by error.
     redundancy_ : RedundancyFilter or None
         The fitted filter.
     comparison_ : Comparison or None
@@ -188,9 +182,11 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
         self.names_ = problem.P.names
         model = self._learn(problem, self._candidates())[0]
         self._pooled: PooledClasses = model
-        self.pools_, self.shares_ = model.pools, model.shares
-        self.combiner_ = None if "blend" in self._default() else next(iter(model.pools.values()))
-        self.redundancy_, self.weights_ = model.redundancy, model.weights
+        self.combiner_, self.redundancy_, self.weights_ = (
+            model.pool,
+            model.redundancy,
+            model.weights,
+        )
         self.required_models_ = tuple(np.asarray(self.names_, dtype=object)[model.needed])
         self.diagnostics_ = {"before": Conditioning.of(problem.P, problem.weight)}
         self.diagnostics_["after"] = self.diagnostics_["before"]
