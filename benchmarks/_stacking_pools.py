@@ -44,8 +44,11 @@ RUNS = Path(os.environ.get("SCIKD_RUNS") or ROOT / "build" / "stacking")
 N_SPLITS = 10
 N_FOLDS = 5
 COOLING = DATA / "tabular" / "oof_cooling_load_18models.csv.gz"
-REGRESSION = ("exam", "california", "kin8nm", "bike", "protein", "white_wine", "concrete")
-LATER = ("abalone", "diamonds", "parkinsons", "power_plant", "skillcraft")
+REGRESSION = (
+    *("exam", "california", "kin8nm", "bike", "protein", "white_wine", "concrete"),
+    *("abalone", "diamonds", "parkinsons", "power_plant", "skillcraft"),
+)
+LATER = ("airfoil", "energy", "hourly_bike", "red_wine")
 """Tables that nobody had looked at before the default combiner of numbers was chosen."""
 CLASSIFICATION = (
     *("adult", "compas", "mammography"),  # two classes: much data, much noise, 2 % positive

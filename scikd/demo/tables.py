@@ -65,6 +65,7 @@ class _File:
 _FILES = {
     "abalone": _File("abalone.csv", "regression", -1, header=False),
     "adult": _File("adult_train.csv", "classification", -1, header=False, missing="?"),
+    "airfoil": _File("ucir_airfoil.csv.gz", "regression", -1, header=False),
     "bike": _File(
         "bike_sharing_train.csv",
         "regression",
@@ -85,10 +86,12 @@ _FILES = {
     "concrete": _File("uci_concrete.txt", "regression", -1, header=False, separator=r"\s+"),
     "credit": _File("uci_credit_default.csv", "classification", "default.payment.next.month"),
     "diamonds": _File("diamonds.csv", "regression", "price"),
+    "energy": _File("uci_energy.txt", "regression", -1, header=False, separator=r"\s+"),
     "exam": _File("exam_score_20k.csv", "regression", "exam_score", drop=["student_id"]),
     "five_classes": _File(
         "lgbm_multiclass.train", "classification", 0, header=False, separator="\t"
     ),
+    "hourly_bike": _File("ucir_bike.csv.gz", "regression", -1, header=False),
     "kin8nm": _File("uci_kin8nm.txt", "regression", -1, header=False, separator=r"\s+"),
     "mammography": _File("mammography.csv", "classification", -1, header=False),
     "parkinsons": _File("ucir_parkinsons.csv.gz", "regression", -1, header=False),
@@ -96,6 +99,7 @@ _FILES = {
     "protein": _File(
         "uci_protein-tertiary-structure.txt", "regression", -1, header=False, separator=r"\s+"
     ),
+    "red_wine": _File("uci_wine-quality-red.txt", "regression", -1, header=False, separator=r"\s+"),
     "skillcraft": _File("ucir_skillcraft.csv.gz", "regression", -1, header=False),
     "white_wine": _File("wine_quality_white.csv", "regression", -1, header=False),
 }

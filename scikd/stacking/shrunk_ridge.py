@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from scikd.exceptions import InvalidInputError
 from scikd.stacking._problem import Problem
@@ -30,9 +32,9 @@ class Path(NamedTuple):
 class ShrunkRidge(LinearCombiner):
     r"""Ridge regression that shrinks to the plain mean instead of to nothing.
 
-    The penalty is on ``sum((weights - 1 / n_models) ** 2)``, and on the intercept, whose unit is
-    the spread of the sum of all models. A large one gives the plain mean exactly, and a small one
-    ordinary least squares; or, with `sum_to_one`, the best average.
+    The penalty is on ``weights - 1 / n_models``, and on the intercept, whose unit is the spread of
+    the sum of all models. A large one gives the plain mean exactly, and a small one ordinary least
+    squares; or, with `sum_to_one`, the best average.
 
     Parameters
     ----------
@@ -46,6 +48,11 @@ class ShrunkRidge(LinearCombiner):
         copies, in closed form. "fold" leaves out the given folds, or five that are dealt out; an
         int, a splitter or an iterable of (train, test) says which. "auto" is "fold" where folds,
         groups or recurring rows are given, and "loo" otherwise.
+    power : float, default=0.5
+        0 penalises the sum of squares of ``weights - 1 / n_models``, as ridge regression does: it
+        shrinks least in the directions in which models differ most. 1 shrinks all directions
+        alike, as a g-prior does. In between, the penalty of a direction in which models differ
+        grows as this power of the variance along it [2]_.
     sum_to_one : bool or "auto", default="auto"
         Whether the weights must add up to one, and there is no intercept. "auto" takes what is
         judged better: this saves two numbers that a few rows cannot tell, but cannot mend models
@@ -70,8 +77,8 @@ class ShrunkRidge(LinearCombiner):
     The evidence [1]_ is the likelihood of the targets when the weights are drawn from a normal
     distribution around those of the plain mean, whose width the penalty stands for, and the
     variance of the noise is unknown. With eigenvalues :math:`v_i` of the mean products of the
-    columns, the mean products :math:`q_i` of these eigenvectors with :math:`y - \bar p`, and
-    :math:`N` groups of rows, it is
+    columns, the mean products :math:`q_i` of the eigenvectors with :math:`y - \bar p`, :math:`N`
+    groups of rows, and the penalty :math:`\lambda`, it is
 
     .. math:: \log p(y \mid \lambda) = -\frac12 \sum_i \log\Bigl(1 + \frac{v_i}{\lambda}\Bigr)
               - \frac N2 \log\Bigl(\overline{(y - \bar p)^2}
@@ -85,6 +92,8 @@ class ShrunkRidge(LinearCombiner):
     References
     ----------
     .. [1] D. J. C. MacKay, "Bayesian interpolation", Neural Computation 4 (1992), section 4.
+    .. [2] M. Goldstein, A. F. M. Smith, "Ridge-type estimators for regression analysis", Journal
+       of the Royal Statistical Society B 36 (1974), on powers of the eigenvalues.
     """
 
     alpha_: float
@@ -96,11 +105,13 @@ class ShrunkRidge(LinearCombiner):
         alphas: Any = None,
         *,
         cv: Any = "evidence",
+        power: float = 0.5,
         sum_to_one: bool | str = "auto",
         random_state: Any = None,
     ) -> None:
         self.alphas = alphas
         self.cv = cv
+        self.power = power
         self.sum_to_one = sum_to_one
         self.random_state = random_state
 
@@ -165,7 +176,13 @@ class ShrunkRidge(LinearCombiner):
         if not isinstance(self.sum_to_one, bool | np.bool_ | str) or self.sum_to_one not in kinds:
             message = f"Expected sum_to_one to be True, False or 'auto'; got {self.sum_to_one!r}."
             raise InvalidInputError(message)
-        return [_Ridge.of(gram, sum_to_one=kind) for kind in kinds[self.sum_to_one]]
+        if not isinstance(self.power, Real) or not 0 <= self.power <= 1:
+            message = f"Expected power to be from 0 to 1; got {self.power!r}."
+            raise InvalidInputError(message)
+        found = [
+            _Columns.of(gram, float(self.power), sum_to_one=kind) for kind in kinds[self.sum_to_one]
+        ]
+        return [_Ridge.of(gram, columns) for columns in found]
 
     def _alphas(self) -> np.ndarray:
         alphas = np.sort(np.atleast_1d(ALPHAS if self.alphas is None else self.alphas))
@@ -191,75 +208,112 @@ class ShrunkRidge(LinearCombiner):
             best = next(number for number, path in enumerate(paths) if path.min() <= least)
             ridge, losses = ridges[best], paths[best]
             self.alpha_ = float(alphas[losses <= least][-1])
-        self.path_, self.sum_to_one_ = Path(alphas, losses), ridge.sum_to_one
+        self.path_, self.sum_to_one_ = Path(alphas, losses), ridge.columns.sum_to_one
         weights, intercept = ridge.weights(np.array([self.alpha_]))
         return weights[:, 0], intercept[0]
 
 
-@dataclass(frozen=True, eq=False)
-class _Ridge:
-    """The path of all penalties, from one decomposition.
+class _Columns(NamedTuple):
+    """What the columns of a ridge are made with: from all rows, also where a part is fitted.
 
-    The columns are ``p_j - mean(P)``, ``sqrt(n_models) * (mean(P) - centre)``, so that a sum of
-    squares of their weights is that of the models', and ``constant``; the last two have no
-    weight if those must add up to one. Their mean products are
-    ``vectors @ diag(values) @ vectors.T``, and ``slopes`` are those with ``y - mean(P)``, in the
-    basis of the vectors. ``target`` is the mean square of ``y - mean(P)``, and ``scale`` that of
-    the first columns. The moments of a part of the rows count by its share in the weight of the
-    whole.
+    They are ``(P - mean(P)) @ even``, ``sqrt(n_models) * (mean(P) - centre)``, so that a sum of
+    squares of their weights is that of the models', and ``constant``; the last two are not there if
+    the weights must add up to one.
     """
 
-    values: np.ndarray
-    vectors: np.ndarray
-    slopes: np.ndarray
-    target: float
     scale: float
+    even: np.ndarray
     centre: float
     constant: float
     weight: float
     sum_to_one: bool
 
     @classmethod
-    def of(cls, gram: Gram, whole: _Ridge | None = None, *, sum_to_one: bool) -> _Ridge:
-        """Decompose moments; those of a part with centre and scales of the whole."""
-        n_models = gram.n_models
-        errors, bias = gram.errors, gram.mean[:-1]
-        rows = errors.mean(axis=0)
-        differences = errors - rows - rows[:, None] + rows.mean()
-        # mean(P) is the mean of the errors, and y.
-        with_mean = gram.scatter @ np.append(np.full(n_models, 1 / n_models), 1.0) / gram.weight
-        mean, variance = bias.mean() + gram.mean[-1], with_mean[:-1].mean() + with_mean[-1]
-        # Below this, differences of predictions are made of the rounding of their errors.
-        noise = np.finfo(np.float64).eps * (n_models + 2) * errors.diagonal().max()
-        if whole is None:
-            scale = float(np.trace(differences) / max(1, n_models - 1))
-            scale = scale if scale > noise else 0.0
-            centre, weight = float(mean), gram.weight
-            constant = float(np.sqrt(scale + n_models * max(0.0, variance)))
-        else:
-            scale, centre, constant = whole.scale, whole.centre, whole.constant
-            weight = whole.weight
-        away, size = mean - centre, np.sqrt(n_models)
-        beyond = bias - bias.mean()
-        with_differences = with_mean[:-1] - with_mean[:-1].mean() + away * beyond
+    def of(cls, gram: Gram, power: float, *, sum_to_one: bool) -> _Columns:
+        """Find the scales; `scale` is the mean variance of ``p_j - mean(P)``, 0 if it is none."""
+        differences, mean, variance = _spread(gram)
+        noise = _rounding(gram)
+        scale = float(np.trace(differences) / max(1, gram.n_models - 1))
+        scale = scale if scale > noise else 0.0
+        values, vectors = np.linalg.eigh(differences)
+        there = (values > noise) & (scale > 0)
+        factors = np.zeros(len(values))
+        factors[there] = (values[there] / scale) ** (-power / 2) if power else 1.0
+        constant = float(np.sqrt(scale + gram.n_models * max(0.0, variance)))
+        even = (vectors * factors) @ vectors.T
+        return cls(scale, even, mean, constant, gram.weight, sum_to_one)
+
+    def basis(self) -> np.ndarray:
+        """Return those columns in terms of ``P - mean(P)``, ``mean(P) - centre`` and 1."""
+        n_models = len(self.even)
+        ends = np.diag([np.sqrt(n_models), self.constant])[:, : 0 if self.sum_to_one else 2]
+        return np.asarray(block_diag(self.even, ends))
+
+
+def _spread(gram: Gram) -> tuple[np.ndarray, float, float]:
+    """Return mean products of ``p_j - mean(P)``, and mean and variance of ``mean(P)``."""
+    errors = gram.errors
+    rows = errors.mean(axis=0)
+    # mean(P) is the mean of the errors, and y.
+    column = np.append(np.full(gram.n_models, 1 / gram.n_models), 1.0)
+    mean, variance = gram.mean @ column, column @ gram.scatter @ column / gram.weight
+    return errors - rows - rows[:, None] + rows.mean(), float(mean), float(variance)
+
+
+def _rounding(gram: Gram) -> float:
+    """Below this, differences of predictions are made of the rounding of their errors."""
+    largest = gram.errors.diagonal().max()
+    return float(np.finfo(np.float64).eps * (gram.n_models + 2) * largest)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ridge:
+    """The path of all penalties, from one decomposition.
+
+    The mean products of the columns are ``U @ diag(values) @ U.T``, and ``slopes`` are those with
+    ``y - mean(P)``, in the basis of U; ``vectors`` are these in terms of ``P - mean(P)``,
+    ``mean(P) - centre`` and 1. ``target`` is the mean square of ``y - mean(P)``. The moments of a
+    part of the rows count by its share in the weight of the whole.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    slopes: np.ndarray
+    target: float
+    columns: _Columns
+
+    @classmethod
+    def of(cls, gram: Gram, columns: _Columns) -> _Ridge:
+        """Decompose moments."""
+        differences, mean, variance = _spread(gram)
+        bias, rows = gram.mean[:-1], gram.errors.mean(axis=0)
+        away, beyond = mean - columns.centre, bias - bias.mean()
+        column = np.append(np.full(gram.n_models, 1 / gram.n_models), 1.0)
+        with_mean = (gram.scatter @ column / gram.weight)[:-1]
+        with_mean_beyond = with_mean - with_mean.mean() + away * beyond
         products = np.block(
             [
-                [differences, np.stack([size * with_differences, constant * beyond], axis=1)],
-                [size * with_differences, n_models * (variance + away**2), constant * size * away],
-                [constant * beyond, constant * size * away, constant**2],
+                [differences, np.stack([with_mean_beyond, beyond], axis=1)],
+                [with_mean_beyond, variance + away**2, away],
+                [beyond, away, 1.0],
             ]
         )
-        of_mean = -size * (with_mean[:-1].mean() + away * bias.mean())
-        with_target = np.append(rows.mean() - rows, [of_mean, -constant * bias.mean()])
-        free = len(products) - 2 if sum_to_one else len(products)
-        products, vectors = products[:free, :free], np.zeros((len(products), free))
-        values, vectors[:free] = np.linalg.eigh(products)
+        of_mean = -(with_mean.mean() + away * bias.mean())
+        with_target = np.append(rows.mean() - rows, [of_mean, -bias.mean()])
+        basis = columns.basis()
+        products = basis.T @ products @ basis
+        values, vectors = np.linalg.eigh(products)
         rounding = np.finfo(np.float64).eps * len(products) * products.diagonal().max()
-        values = np.where(values > max(noise, rounding), values, 0.0)
+        values = np.where(values > max(_rounding(gram), rounding), values, 0.0)
+        vectors = basis @ vectors
         slopes = np.where(values > 0, vectors.T @ with_target, 0.0)
-        share, target = gram.weight / weight, float(rows.mean())
-        scales = (scale, centre, constant, weight)
-        return cls(values * share, vectors, slopes * share, target, *scales, sum_to_one)
+        share = gram.weight / columns.weight
+        return cls(values * share, vectors, slopes * share, float(rows.mean()), columns)
+
+    @property
+    def scale(self) -> float:
+        """Mean variance of ``p_j - mean(P)``, which penalties are multiples of."""
+        return self.columns.scale
 
     def inverse(self, alphas: np.ndarray) -> np.ndarray:
         """Return ``1 / (values + penalty)``, shape (n_columns, n_alphas); 0 along no column."""
@@ -282,18 +336,17 @@ class _Ridge:
 
     def weights(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return weights of shape (n_models, n_alphas), and intercepts of shape (n_alphas,)."""
-        columns = self.vectors @ (self.slopes[:, None] * self.inverse(alphas))
-        deviations = columns[:-2] - columns[:-2].mean(axis=0)
-        of_mean = np.sqrt(len(deviations)) * columns[-2]
-        intercepts = self.constant * columns[-1] - self.centre * of_mean
-        return deviations + (1.0 + of_mean) / len(deviations), intercepts
+        found = self.vectors @ (self.slopes[:, None] * self.inverse(alphas))
+        deviations, of_mean, constant = found[:-2], found[-2], found[-1]
+        weights = deviations - deviations.mean(axis=0) + (1.0 + of_mean) / len(deviations)
+        return weights, constant - self.columns.centre * of_mean
 
 
 def _on_folds(ridge: _Ridge, splits: Sequence[GramSplit], alphas: np.ndarray) -> np.ndarray:
     """Return the mean squared error of every penalty on what the folds hold out."""
     total = np.zeros(len(alphas))
     for train, test in splits:
-        part = _Ridge.of(train, ridge, sum_to_one=ridge.sum_to_one)
+        part = _Ridge.of(train, ridge.columns)
         total += test.weight * test.risk(*part.weights(alphas))
     losses: np.ndarray = total / sum(test.weight for _, test in splits)
     return losses
@@ -312,9 +365,7 @@ def _leave_one_out(ridge: _Ridge, problem: Problem, alphas: np.ndarray) -> np.nd
         predictions = block if heard.all() else block[heard]
         mean = predictions.mean(axis=1)
         columns = (predictions - mean[:, None]) @ ridge.vectors[:-2]
-        size = np.sqrt(predictions.shape[1])
-        columns += size * np.outer(mean - ridge.centre, ridge.vectors[-2])
-        columns += ridge.constant * ridge.vectors[-1]
+        columns += np.outer(mean - ridge.columns.centre, ridge.vectors[-2]) + ridge.vectors[-1]
         target = problem.y[rows][heard] - mean
         leverage = np.square(columns) @ inverse
         w = problem.weight[rows][heard]

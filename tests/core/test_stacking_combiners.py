@@ -144,7 +144,7 @@ class TestShrunkRidge:
     def test_leave_one_out_is_that_of_scikit_learn(self, sum_to_one):
         P, y = pool(1)
         alphas = np.logspace(-6, 3, 10)
-        X, mean = naive.ridge_columns(P, P, np.ones(len(y)), sum_to_one)
+        X, mean = naive.ridge_columns(P, P, np.ones(len(y)), 0.5, sum_to_one)
         scale = naive.scale_of(P, None)
         theirs = RidgeCV(alphas * scale * len(y), fit_intercept=False, store_cv_results=True)
         theirs.fit(X, y - mean)
@@ -165,41 +165,45 @@ class TestShrunkRidge:
         alphas = np.array([1e-3, 0.1, 10.0])
         parts = [np.flatnonzero(rows == k) for k in range(n)]
         given = (P[rows], y[rows], w[rows])
-        expected = naive.left_out_losses(*given, alphas, parts, sum_to_one=sum_to_one)
+        shape = {"power": 0.5, "sum_to_one": sum_to_one}
+        expected = naive.left_out_losses(*given, alphas, parts, **shape)
         found = ShrunkRidge(alphas, cv="auto", sum_to_one=sum_to_one).fit(*given)
         np.testing.assert_allclose(found.path_.losses, expected, rtol=1e-6)
         assert found.alpha_ == alphas[expected.argmin()]
 
     @both
+    @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
     @pytest.mark.parametrize("given", ["fold", "groups", "row_id", "cv"])
-    def test_folds_are_refitting_without_them(self, given, sum_to_one):
+    def test_folds_are_refitting_without_them(self, given, power, sum_to_one):
         P, y = pool(2)
         w = np.random.default_rng(2).random(80)
         alphas = np.array([1e-4, 1e-2, 1.0])
         fold = np.arange(80) % 5
         parts = [np.flatnonzero(fold == k) for k in range(5)]
-        model, options = ShrunkRidge(alphas, cv="auto", sum_to_one=sum_to_one), {given: fold}
+        shape = {"power": power, "sum_to_one": sum_to_one}
+        model, options = ShrunkRidge(alphas, cv="auto", **shape), {given: fold}
         if given == "cv":
             splitter = [(np.flatnonzero(fold != k), part) for k, part in enumerate(parts)]
-            model, options = ShrunkRidge(alphas, cv=splitter, sum_to_one=sum_to_one), {}
-        expected = naive.left_out_losses(P, y, w, alphas, parts, sum_to_one=sum_to_one)
+            model, options = ShrunkRidge(alphas, cv=splitter, **shape), {}
+        expected = naive.left_out_losses(P, y, w, alphas, parts, **shape)
         found = model.fit(P, y, w, **options)
         np.testing.assert_allclose(found.path_.losses, expected, rtol=1e-8)
-        predict = naive.shrunk_ridge(P, y, w, found.alpha_, P, w, sum_to_one=sum_to_one)
+        predict = naive.shrunk_ridge(P, y, w, found.alpha_, P, w, **shape)
         np.testing.assert_allclose(found.predict(P), predict(P), atol=1e-8)
 
     @settings(max_examples=15)
-    @given(seeds, st.integers(2, 6), st.integers(3, 20))
-    def test_evidence_is_the_likelihood_of_the_targets(self, seed, n_models, n):
+    @given(seeds, st.integers(2, 6), st.integers(3, 20), st.sampled_from([0.0, 0.5, 1.0]))
+    def test_evidence_is_the_likelihood_of_the_targets(self, seed, n_models, n, power):
         """Of penalties, and of weights that add up to one or need not."""
         P, y = pool(seed, n, n_models)
         alphas = np.array([1e-4, 1e-2, 1.0, 100.0])
-        expected = np.array([naive.surprises(P, y, alphas, sum_to_one=b) for b in (True, False)])
-        found = [ShrunkRidge(alphas, sum_to_one=b).fit(P, y).path_.losses for b in (True, False)]
+        both = [{"power": power, "sum_to_one": one} for one in (True, False)]
+        expected = np.array([naive.surprises(P, y, alphas, **shape) for shape in both])
+        found = [ShrunkRidge(alphas, **shape).fit(P, y).path_.losses for shape in both]
         np.testing.assert_allclose(found - found[0][0], expected - expected[0, 0], atol=1e-7)
-        chosen = ShrunkRidge(alphas).fit(P, y)
-        kind, penalty = np.unravel_index(expected.argmin(), expected.shape)
-        assert (chosen.sum_to_one_, chosen.alpha_) == (kind == 0, alphas[penalty])
+        chosen = ShrunkRidge(alphas, power=power).fit(P, y)
+        kind = 0 if chosen.sum_to_one_ else 1
+        assert expected[kind][alphas == chosen.alpha_] == pytest.approx(expected.min(), abs=1e-7)
 
     def test_evidence_of_rows_that_recur_is_that_of_one_of_each(self):
         P, y = pool(5)
@@ -259,6 +263,7 @@ class TestShrunkRidge:
         ("options", "text"),
         [
             ({"cv": "all"}, "Expected cv"),
+            ({"power": -1}, "Expected power"),
             ({"sum_to_one": "yes"}, "Expected sum_to_one"),
             ({"alphas": []}, "positive"),
             ({"alphas": [0.0, 1.0]}, "positive"),

@@ -37,59 +37,66 @@ def scale_of(P, w):
     return sum(np.average(d**2, weights=w) for d in D.T) / (P.shape[1] - 1)
 
 
-def ridge_columns(P, whole, w, sum_to_one):
-    """Predictions, centred, and a constant as large as their sum; and what they are added to.
+def ridge_columns(P, whole, w, power, sum_to_one):
+    """The columns whose weights are penalised alike, and what they are added to.
 
-    Or, if the weights must add up to one, the differences to their mean.
+    Predictions, centred, and a constant as large as their sum; or, if the weights must add up to
+    one, their differences. Directions in which predictions differ are evened out by a power.
     """
+    n_models, scale = P.shape[1], scale_of(whole, w)
+    differences = whole - whole.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh((differences.T * w) @ differences / w.sum())
+    there = values > 1e-12 * values.max()
+    factors = np.zeros(n_models)
+    factors[there] = (values[there] / scale) ** (-power / 2)
+    mean = P.mean(axis=1)
+    even = (P - mean[:, None]) @ (vectors * factors) @ vectors.T
     if sum_to_one:
-        return P - P.mean(axis=1, keepdims=True), P.mean(axis=1)
-    of_whole = whole.mean(axis=1)
-    centre = np.average(of_whole, weights=w)
-    spread = np.average((of_whole - centre) ** 2, weights=w)
-    constant = np.sqrt(scale_of(whole, w) + P.shape[1] * spread)
-    return np.column_stack([P - centre, np.full(len(P), constant)]), P.mean(axis=1)
+        return even, mean
+    centre = np.average(whole.mean(axis=1), weights=w)
+    spread = np.average((whole.mean(axis=1) - centre) ** 2, weights=w)
+    constant = np.full(len(P), np.sqrt(scale + n_models * spread))
+    return np.column_stack([even + (mean - centre)[:, None], constant]), mean
 
 
-def shrunk_ridge(P, y, w, alpha, whole, w_whole, *, sum_to_one):
+def shrunk_ridge(P, y, w, alpha, whole, w_whole, **shape):
     """Return what predicts, at one penalty, by least squares on rows and penalties."""
-    X, mean = ridge_columns(P, whole, w_whole, sum_to_one)
-    root = np.sqrt(w)
+    X, mean = ridge_columns(P, whole, w_whole, **shape)
     penalty = alpha * scale_of(whole, w_whole) * w_whole.sum()
+    root = np.sqrt(w)
     rows = np.vstack([root[:, None] * X, np.sqrt(penalty) * np.eye(X.shape[1])])
     target = np.concatenate([root * (y - mean), np.zeros(X.shape[1])])
     v = np.linalg.lstsq(rows, target, rcond=None)[0]
 
     def predict(P):
-        X, mean = ridge_columns(P, whole, w_whole, sum_to_one)
+        X, mean = ridge_columns(P, whole, w_whole, **shape)
         return mean + X @ v
 
     return predict
 
 
-def left_out_losses(P, y, w, alphas, parts, *, sum_to_one):
+def left_out_losses(P, y, w, alphas, parts, **shape):
     """Mean squared error of every penalty on parts that are left out, by explicit refits."""
     losses = []
     for alpha in alphas:
         loss = 0.0
         for part in parts:
             rest = np.setdiff1d(np.arange(len(y)), part)
-            given = (P[rest], y[rest], w[rest])
-            predict = shrunk_ridge(*given, alpha, P, w, sum_to_one=sum_to_one)
+            predict = shrunk_ridge(P[rest], y[rest], w[rest], alpha, P, w, **shape)
             loss += (w[part] * (predict(P[part]) - y[part]) ** 2).sum()
         losses.append(loss / w.sum())
     return np.array(losses)
 
 
-def surprises(P, y, alphas, *, sum_to_one):
+def surprises(P, y, alphas, **shape):
     """Minus the log density of the targets per row, at the likeliest noise; of every penalty."""
     ones = np.ones(len(y))
-    X, mean = ridge_columns(P, P, ones, sum_to_one)
+    X, mean = ridge_columns(P, P, ones, **shape)
     found = []
     for alpha in alphas:
-        shape = np.eye(len(y)) + X @ X.T / (alpha * scale_of(P, ones) * len(y))
-        noise = (y - mean) @ np.linalg.solve(shape, y - mean) / len(y)
-        found.append(-multivariate_normal.logpdf(y, mean, noise * shape) / len(y))
+        matrix = np.eye(len(y)) + X @ X.T / (alpha * scale_of(P, ones) * len(y))
+        noise = (y - mean) @ np.linalg.solve(matrix, y - mean) / len(y)
+        found.append(-multivariate_normal.logpdf(y, mean, noise * matrix) / len(y))
     return np.array(found)
 
 
