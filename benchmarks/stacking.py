@@ -1,7 +1,8 @@
 """Combining out-of-fold predictions: ours against what others use, on real pools.
 
-Twenty-three pools of 18 to 23 models, ten fixed splits each, scored on rows that nothing has touched:
-see `_stacking_pools`, which trains them once and keeps them in the folder that SCIKD_RUNS names.
+Twenty-three pools of 18 to 23 models, ten fixed splits each, scored on rows that nothing has
+touched: see `_stacking_pools`, which trains them once and keeps them in the folder that SCIKD_RUNS
+names.
 The peers are means, scikit-learn, LightGBM as a last step (which overfits), and, where SCIKD_PEERS
 names a folder with the environment ``tabular``, mlxtend, AutoGluon and hillclimbers. This one and
 the published recipe take up to minutes a split: they take part in the first three splits, once more

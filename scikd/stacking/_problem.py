@@ -254,6 +254,8 @@ def _row_hashes(P: Predictions, y: np.ndarray) -> np.ndarray:
 def _numbered(labels: np.ndarray) -> np.ndarray:
     """Give equal labels one number, in order of first appearance."""
     _, first, code = np.unique(labels, return_index=True, return_inverse=True)
+    if len(first) == len(labels):
+        return np.arange(len(labels))
     rank = np.empty(len(first), dtype=np.intp)
     rank[np.argsort(first, kind="stable")] = np.arange(len(first))
     result: np.ndarray = rank[code]

@@ -103,7 +103,9 @@ class Gram:
                 heard[start : start + len(block)] = w_here
                 total += cls._of_block(z, w_here)
         if groups is not None:
-            number = np.unique(groups if rows is None else groups[rows], return_inverse=True)[1]
+            number = groups if rows is None else groups[rows]
+            if 8 * len(number) < len(groups):  # few of many groups
+                number = np.unique(number, return_inverse=True)[1]
             heard = np.bincount(number, weights=heard)
         return replace(total, squares=float(heard @ heard))
 
