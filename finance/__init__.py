@@ -18,21 +18,36 @@ if __name__ != "scikd.finance":
 if TYPE_CHECKING:
     from .features import Features, forward_returns, last_known, tips_features
     from .panel import Panel
+    from .readers import align_scores, read_members, read_panel, read_scores
     from .samples import Samples
+    from .splits import Chronological, CombinatorialPurged, WalkForward
+    from .synthetic import PlantedMarket, make_panel
 
 __all__ = [
+    "Chronological",
+    "CombinatorialPurged",
     "Features",
     "Panel",
+    "PlantedMarket",
     "Samples",
+    "WalkForward",
+    "align_scores",
     "forward_returns",
     "last_known",
+    "make_panel",
+    "read_members",
+    "read_panel",
+    "read_scores",
     "tips_features",
 ]
 
 _HOMES = {
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
     "panel": ("Panel",),
+    "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
     "samples": ("Samples",),
+    "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
+    "synthetic": ("PlantedMarket", "make_panel"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -34,6 +34,7 @@ ALIASES = {
     "adj_close": ("adj_close", "adjclose", "adjusted_close", "close_adj", "adjusted", "adj"),
     "volume": ("volume", "vol"),
 }
+DATE = r"^(\d{4})[-/.]?(\d{2})[-/.]?(\d{2})(?:[T ].*)?$"
 READ = ("open", "high", "low", "close", "adj_close", "volume")
 
 
@@ -47,7 +48,7 @@ class Table:
         Strictly increasing.
     assets : tuple of str
         Sorted.
-    values : dict of str to ndarray of shape (n_dates, n_assets)
+    arrays : dict of str to ndarray of shape (n_dates, n_assets)
         By what they are: fields, ``"adj_close"``, ``"returns"``, ... NaN where the table has none.
     present : ndarray of bool and shape (n_dates, n_assets)
         Where the table has a row.
@@ -57,7 +58,7 @@ class Table:
 
     dates: np.ndarray
     assets: tuple[str, ...]
-    values: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
     present: np.ndarray
     place: Callable[[int, int], str]
 
@@ -154,32 +155,39 @@ def wide_table(frames: Mapping[str, Any]) -> Table:
 
 
 def day_numbers(dates: Any, where: str) -> np.ndarray:
-    """Return dates of any usual kind as datetime64[D]; the clock and the time zone are dropped."""
+    """Return dates of any usual kind as datetime64[D]; the clock and the time zone are dropped.
+
+    Text and whole numbers begin with year, month and day: of 01/02/2020 nobody knows what is meant.
+    """
     series = pd.Series(dates)
-    if pd.api.types.is_integer_dtype(series) and not pd.api.types.is_bool_dtype(series):
-        series = series.astype("string")  # 20150112; as numbers they would be nanoseconds
-    try:
-        if not pd.api.types.is_datetime64_any_dtype(series):
-            eight = series.astype("string").str.fullmatch(r"\d{8}").fillna(False).all()
-            series = pd.to_datetime(series, format="%Y%m%d" if eight else None)
-        if getattr(series.dt, "tz", None) is not None:
-            series = series.dt.tz_localize(None)
-    except (ValueError, TypeError, AttributeError) as error:
-        message = f"Expected dates such as 2015-01-12 in the {where}: {error}"
-        raise InvalidInputError(message) from error
-    days = series.to_numpy().astype("datetime64[D]")
+    if pd.api.types.is_datetime64_any_dtype(series):
+        local = series.dt.tz_localize(None)
+        days = local.to_numpy().astype("datetime64[D]")
+    else:
+        code, distinct = pd.factorize(series)
+        parts = pd.Series(distinct).astype(str).str.extract(DATE)
+        wrong = parts[0].isna().to_numpy()
+        if wrong.any():
+            given = distinct[np.flatnonzero(wrong)[0]]
+            message = f"Expected dates such as 2015-01-12 or 20150112 in the {where}; got {given!r}"
+            raise InvalidInputError(f"{message}.")
+        try:
+            text = parts[0] + "-" + parts[1] + "-" + parts[2]
+            days = np.append(text.to_numpy(dtype="datetime64[D]"), np.datetime64("NaT"))[code]
+        except ValueError as error:
+            message = f"Expected dates such as 2015-01-12 in the {where}: {error}"
+            raise InvalidInputError(message) from error
     empty = np.flatnonzero(np.isnat(days))
     if len(empty):
-        raise InvalidInputError(
-            f"Expected a date in each of the {where}; {len(empty)} have none ({some(empty)})."
-        )
-    return days
+        message = f"Expected a date in each of the {where}; {len(empty)} have none ({some(empty)})."
+        raise InvalidInputError(message)
+    return np.asarray(days)
 
 
 def asset_names(labels: Any) -> np.ndarray:
     """Return names of assets as an array of text."""
     series = pd.Series(labels)
-    empty = np.flatnonzero(series.isna().to_numpy())
+    empty = np.flatnonzero((series.isna() | (series == "")).to_numpy())
     if len(empty):
         raise InvalidInputError(
             f"Expected the name of an asset in each row; {len(empty)} have none, "

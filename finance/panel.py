@@ -427,7 +427,7 @@ def _of_table(
     """Check and adjust the values of a table."""
     from ._prices import adjust, check_returns, check_values, total_return_index  # noqa: PLC0415
 
-    values = dict(table.values)
+    values = dict(table.arrays)
     returns = values.pop("returns", None)
     if returns is not None:
         if "close" in values:

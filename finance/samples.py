@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -139,12 +140,12 @@ class Samples:
         """Number of features of a day."""
         return int(self.features.shape[2])
 
-    @property
+    @cached_property
     def days(self) -> np.ndarray:
         """Rows of the panel that have samples, in order, of shape (n_days,)."""
         return self.rows[self.day_ptr[:-1]]
 
-    @property
+    @cached_property
     def day_ptr(self) -> np.ndarray:
         """Where days begin: samples of day d are ``day_ptr[d]`` up to ``day_ptr[d + 1]``."""
         begins = np.flatnonzero(np.diff(self.rows, prepend=-1))
