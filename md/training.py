@@ -281,8 +281,9 @@ def fit(
     StorageError, CorruptFileError
         If a file cannot be read or written.
     """
-    with joined_processes() as processes, torch_threads(options.threads):
-        rank = processes.rank
+    processes = joined_processes()
+    rank = processes.rank
+    with torch_threads(options.threads):
         device = choose_device(options.device)
         chosen, held_out = _structures(options, train, validation)
         _check_labels(options.loss, chosen)

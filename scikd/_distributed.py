@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,19 +64,13 @@ class Processes:
         return values
 
 
-@contextmanager
-def joined_processes() -> Iterator[Processes]:
-    """Join the other processes if ``torchrun`` started this one."""
+def joined_processes() -> Processes:
+    """Join the other processes if ``torchrun`` started this one, and stay joined to the end."""
     from torch import cuda, distributed  # noqa: PLC0415 - as above
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
-        return
-    joins = not distributed.is_initialized()
-    if joins:
+        return Processes()
+    if not distributed.is_initialized():
         distributed.init_process_group("nccl" if cuda.is_available() else "gloo")
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        if joins:
-            distributed.destroy_process_group()
+        atexit.register(distributed.destroy_process_group)
+    return Processes(distributed.get_rank(), distributed.get_world_size())
