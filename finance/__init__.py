@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .samples import Samples
     from .splits import Chronological, CombinatorialPurged, WalkForward
     from .synthetic import PlantedMarket, make_panel
+    from .tips import TIPSRanker
 
 __all__ = [
     "Chronological",
@@ -30,6 +31,7 @@ __all__ = [
     "Panel",
     "PlantedMarket",
     "Samples",
+    "TIPSRanker",
     "WalkForward",
     "align_scores",
     "forward_returns",
@@ -48,6 +50,7 @@ _HOMES = {
     "samples": ("Samples",),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
     "synthetic": ("PlantedMarket", "make_panel"),
+    "tips": ("TIPSRanker",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
