@@ -16,14 +16,24 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .backtesting import backtest, backtest_many
     from .panel import Panel
+    from .result import BacktestResult
+    from .strategy import Strategy
 
 __all__ = [
+    "BacktestResult",
     "Panel",
+    "Strategy",
+    "backtest",
+    "backtest_many",
 ]
 
 _HOMES = {
+    "backtesting": ("backtest", "backtest_many"),
     "panel": ("Panel",),
+    "result": ("BacktestResult",),
+    "strategy": ("Strategy",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
