@@ -112,10 +112,14 @@ def _prices(panel: Panel, strategy: Strategy) -> tuple[np.ndarray, bool]:
 
 
 def _checked_scores(scores: Any, panel: Panel) -> np.ndarray:
+    if not isinstance(scores, np.ndarray):
+        from .readers import align_scores  # noqa: PLC0415 - an array needs no pandas
+
+        return frozen(align_scores(scores, panel))
     try:
         array = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        message = f"Expected scores as numbers; got {type(scores).__name__} ({error})."
+        message = f"Expected scores as numbers; got {scores.dtype} ({error})."
         raise InvalidInputError(message) from error
     if array.shape != panel.close.shape:
         message = (

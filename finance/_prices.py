@@ -9,52 +9,49 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
-__all__ = ["adjust", "check_values", "total_return_index"]
+__all__ = ["adjust", "check_returns", "check_values", "total_return_index"]
 
 BASE = 100.0  # of an index made from returns
 UNITS = {"percent": 0.01, "fraction": 1.0}
 MOST_SHOWN = 3
+ROUNDING = 1e-4  # of returns that are given in per cent with two decimals
+SUBTRACTED = (
+    "Prices that change their sign were adjusted by subtraction and say nothing of returns: name "
+    "the column of daily returns (returns=...), or use prices that were adjusted by a factor."
+)
+ZERO = "A price of 0 often stands for a missing one: pass missing_zero=True to take it as such."
 
 Place = Callable[[int, int], str]
 
 
 def check_values(fields: Mapping[str, np.ndarray], place: Place) -> None:
     """Raise unless all prices are above 0 or NaN, and volumes at least 0; name all faults."""
-    faults = []
+    faults: list[str] = []
+    advice: dict[str, None] = {}  # in the order of the faults, each once
     for field, values in fields.items():
-        faults += _faults_of(field, values, place)
+        for what, wrong, hint in _faults_of(field, values):
+            if wrong.any():
+                faults.append(f"{field} {what} in {_places(wrong, place)}")
+                advice[hint] = None
     if faults:
-        raise InvalidInputError(f"Cannot use these prices: {' '.join(faults)}")
+        message = f"Cannot use these prices: {'; '.join(faults)}. {' '.join(advice)}"
+        raise InvalidInputError(message)
 
 
-def _faults_of(field: str, values: np.ndarray, place: Place) -> list[str]:
-    faults = []
-    infinite = np.isinf(values)
-    if infinite.any():
-        faults.append(
-            f"{field} is infinite in {_places(infinite, place)}; put NaN where it is not known."
-        )
+def _faults_of(field: str, values: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
+    """Return what may be wrong, where it is, and what to do."""
+    faults = [("is infinite", np.isinf(values), "Put NaN where a value is not known.")]
     negative = values < 0
     if field == "volume":
-        if negative.any():
-            faults.append(f"volume is negative in {_places(negative, place)}; expected >= 0.")
-        return faults
-    if negative.any():
-        faults.append(f"{field} is negative in {_places(negative, place)}.")
-        both = int((negative.any(axis=0) & (values > 0).any(axis=0)).sum())
-        if both:
-            faults.append(
-                f"In {both} assets {field} changes its sign: such prices were adjusted by "
-                "subtraction, and say nothing of returns. Name the column of the daily returns "
-                "(returns=...), or use prices adjusted by a factor."
-            )
-    zero = values == 0
-    if zero.any():
-        faults.append(
-            f"{field} is 0 in {_places(zero, place)}: 0 often stands for a missing price. "
-            "Pass missing_zero=True to take it as one."
-        )
-    return faults
+        return [*faults, ("is negative", negative, "Expected volumes of at least 0.")]
+    both = negative.any(axis=0) & (values > 0).any(axis=0)
+    turning = negative & both
+    return [
+        *faults,
+        ("is negative", negative & ~both, "Expected prices above 0."),
+        (f"changes its sign within {both.sum()} assets, being negative", turning, SUBTRACTED),
+        ("is 0", values == 0, ZERO),
+    ]
 
 
 def _places(where: np.ndarray, place: Place) -> str:
@@ -85,6 +82,29 @@ def adjust(values: dict[str, np.ndarray], adjusted: Any) -> dict[str, np.ndarray
         name: array if name == "volume" else by if name == "close" else array * factor
         for name, array in values.items()
     }
+
+
+def check_returns(returns: np.ndarray, close: np.ndarray, unit: Any) -> None:
+    """Raise where returns were computed from closes that were adjusted by subtraction.
+
+    Some vendors do so, with the size of the close before as the base: near 0 these returns are of
+    any size, and everywhere too large.
+    """
+    before = close[:-1]
+    given = returns[1:] * UNITS.get(unit, np.nan)
+    cells = (before < 0) & (given != 0) & np.isfinite(given) & np.isfinite(close[1:])
+    if not cells.any():
+        return
+    computed = (close[1:][cells] - before[cells]) / -before[cells]
+    same = np.abs(computed - given[cells]) < ROUNDING
+    if same.mean() > 0.5:
+        message = (
+            f"These returns were computed from prices that were adjusted by subtraction: where the "
+            f"close before is negative, {same.sum()} of {same.size} are the change of the close "
+            "over its size. They are no returns that anybody could earn. Take another source, or "
+            "only the dates from which on the adjusted prices are close to those traded."
+        )
+        raise InvalidInputError(message)
 
 
 def total_return_index(

@@ -11,10 +11,19 @@ import pandas as pd
 
 from scikd.exceptions import InvalidInputError
 
-__all__ = ["FIELDS", "PRICES", "Table", "asset_names", "day_numbers", "long_table", "wide_table"]
+__all__ = [
+    "ALIASES",
+    "Table",
+    "asset_names",
+    "day_numbers",
+    "find_column",
+    "long_table",
+    "plain_name",
+    "price_columns",
+    "some",
+    "wide_table",
+]
 
-FIELDS = ("open", "high", "low", "close", "volume")
-PRICES = FIELDS[:4]
 ALIASES = {
     "date": ("date", "datetime", "timestamp", "time", "day", "trade_date", "trading_date"),
     "asset": ("asset", "ticker", "symbol", "code", "instrument", "sid", "permno", "stock"),
@@ -25,7 +34,8 @@ ALIASES = {
     "adj_close": ("adj_close", "adjclose", "adjusted_close", "close_adj", "adjusted", "adj"),
     "volume": ("volume", "vol"),
 }
-READ = (*FIELDS, "adj_close")
+DATE = r"^(\d{4})[-/.]?(\d{2})[-/.]?(\d{2})(?:[T ].*)?$"
+READ = ("open", "high", "low", "close", "adj_close", "volume")
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,8 @@ class Table:
         Strictly increasing.
     assets : tuple of str
         Sorted.
-    values : dict of str to ndarray of shape (n_dates, n_assets)
-        NaN where the table has none. The keys are `FIELDS`, ``"adj_close"`` and ``"returns"``.
+    arrays : dict of str to ndarray of shape (n_dates, n_assets)
+        By what they are: fields, ``"adj_close"``, ``"returns"``, ... NaN where the table has none.
     present : ndarray of bool and shape (n_dates, n_assets)
         Where the table has a row.
     place : callable
@@ -48,20 +58,25 @@ class Table:
 
     dates: np.ndarray
     assets: tuple[str, ...]
-    values: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
     present: np.ndarray
     place: Callable[[int, int], str]
 
 
-def long_table(frame: Any, date: str, asset: str, returns: str | None) -> Table:
-    """Spread a frame with one row for each date and asset."""
+def long_table(
+    frame: Any, date: str, asset: str, wanted: Callable[[pd.DataFrame], dict[str, Any]]
+) -> Table:
+    """Spread a frame with one row for each date and asset.
+
+    ``wanted`` says for each key of the values which column holds them.
+    """
     if not isinstance(frame, pd.DataFrame):
         kind = type(frame).__name__
-        raise InvalidInputError(f"Expected a pandas DataFrame of prices; got a {kind}.")
+        raise InvalidInputError(f"Expected a pandas DataFrame with rows of dates; got a {kind}.")
     frame = _index_as_columns(frame, date, asset)
     if frame.empty:
-        raise InvalidInputError("Expected a table of prices; got one without rows.")
-    names = {"date": _column(frame, "date", date), "asset": _column(frame, "asset", asset)}
+        raise InvalidInputError("Expected a table with a row for each date; got one without rows.")
+    names = {"date": find_column(frame, "date", date), "asset": find_column(frame, "asset", asset)}
     missing = [role for role, name in names.items() if name is None]
     if missing:
         message = (
@@ -75,15 +90,6 @@ def long_table(frame: Any, date: str, asset: str, returns: str | None) -> Table:
     column, assets = pd.factorize(labels, sort=True)
     key = row * len(assets) + column
     _refuse_duplicates(key, days, labels)
-    wanted = {field: _column(frame, field, field) for field in READ}
-    if returns is not None:
-        if returns not in frame.columns:
-            message = (
-                f"Expected a column {returns!r} of returns; the table has "
-                f"{list(map(str, frame.columns))}."
-            )
-            raise InvalidInputError(message)
-        wanted["returns"] = returns
     shape = len(dates), len(assets)
 
     def spread(values: np.ndarray) -> np.ndarray:
@@ -95,26 +101,29 @@ def long_table(frame: Any, date: str, asset: str, returns: str | None) -> Table:
         (found,) = np.nonzero(key == t * len(assets) + n)
         return f"row {found[0]}, {assets[n]!r} on {dates[t]}" if len(found) else ""
 
-    values = {
-        field: spread(_numbers(frame[name], field))
-        for field, name in wanted.items()
-        if name is not None
-    }
+    columns = wanted(frame)
+    values = {key: spread(_numbers(frame[name], key)) for key, name in columns.items()}
     present = np.zeros(shape[0] * shape[1], dtype=bool)
     present[key] = True
     return Table(dates, tuple(map(str, assets)), values, present.reshape(shape), place)
 
 
+def price_columns(frame: pd.DataFrame, returns: str | None) -> dict[str, Any]:
+    """Return the columns of prices, volumes and returns."""
+    found = {field: find_column(frame, field, field) for field in READ}
+    if returns is not None:
+        found["returns"] = find_column(frame, "returns", returns)
+    return {field: name for field, name in found.items() if name is not None}
+
+
 def wide_table(frames: Mapping[str, Any]) -> Table:
     """Lay frames of dates x assets over one another; the first says what dates and assets are."""
     frames = _by_field(frames)
-    main = "close" if "close" in frames else next(iter(frames))
-    close = frames[main]
-    if close.empty:
-        raise InvalidInputError(f"Expected dates x assets; {main} has the shape {close.shape}.")
-    dates = day_numbers(close.index.to_series(), f"rows of {main}")
-    _refuse_unsorted(dates, main)
-    assets = asset_names(close.columns.to_series())
+    main, first = next(iter(frames.items()))
+    if first.empty:
+        raise InvalidInputError(f"Expected dates x assets; {main} has the shape {first.shape}.")
+    dates = day_numbers(first.index.to_series(), f"rows of {main}")
+    assets = asset_names(first.columns.to_series())
     order = np.argsort(assets)
     values = {}
     for field, frame in frames.items():
@@ -123,18 +132,18 @@ def wide_table(frames: Mapping[str, Any]) -> Table:
         own_assets = asset_names(frame.columns.to_series())
         repeated = sorted({str(name) for name in own_assets[pd.Series(own_assets).duplicated()]})
         if repeated:
-            message = f"Expected one column for each asset; {field} repeats {_some(repeated)}."
+            message = f"Expected one column for each asset; {field} repeats {some(repeated)}."
             raise InvalidInputError(message)
         further = sorted(set(own_assets) - set(assets))
         late = own_dates[~np.isin(own_dates, dates)]
         if further or len(late):
             message = (
                 f"Expected {field} on the dates and assets of {main}; it has "
-                f"{len(late)} further dates ({_some(late)}) and {len(further)} further assets "
-                f"({_some(further)}). Leave them out, or add them to {main}."
+                f"{len(late)} further dates ({some(late)}) and {len(further)} further assets "
+                f"({some(further)}). Leave them out, or add them to {main}."
             )
             raise InvalidInputError(message)
-        wide = np.full(close.shape, np.nan)
+        wide = np.full(first.shape, np.nan)
         columns = pd.Index(assets).get_indexer(own_assets)
         numbers = [_numbers(frame.iloc[:, i], field) for i in range(frame.shape[1])]
         wide[np.ix_(np.searchsorted(dates, own_dates), columns)] = np.column_stack(numbers)
@@ -146,32 +155,39 @@ def wide_table(frames: Mapping[str, Any]) -> Table:
 
 
 def day_numbers(dates: Any, where: str) -> np.ndarray:
-    """Return dates of any usual kind as datetime64[D]; the clock and the time zone are dropped."""
+    """Return dates of any usual kind as datetime64[D]; the clock and the time zone are dropped.
+
+    Text and whole numbers begin with year, month and day: of 01/02/2020 nobody knows what is meant.
+    """
     series = pd.Series(dates)
-    if pd.api.types.is_integer_dtype(series) and not pd.api.types.is_bool_dtype(series):
-        series = series.astype("string")  # 20150112; as numbers they would be nanoseconds
-    try:
-        if not pd.api.types.is_datetime64_any_dtype(series):
-            eight = series.astype("string").str.fullmatch(r"\d{8}").fillna(False).all()
-            series = pd.to_datetime(series, format="%Y%m%d" if eight else None)
-        if getattr(series.dt, "tz", None) is not None:
-            series = series.dt.tz_localize(None)
-    except (ValueError, TypeError, AttributeError) as error:
-        message = f"Expected dates such as 2015-01-12 in the {where}: {error}"
-        raise InvalidInputError(message) from error
-    days = series.to_numpy().astype("datetime64[D]")
+    if pd.api.types.is_datetime64_any_dtype(series):
+        local = series.dt.tz_localize(None)
+        days = local.to_numpy().astype("datetime64[D]")
+    else:
+        code, distinct = pd.factorize(series)
+        parts = pd.Series(distinct).astype(str).str.extract(DATE)
+        wrong = parts[0].isna().to_numpy()
+        if wrong.any():
+            given = distinct[np.flatnonzero(wrong)[0]]
+            message = f"Expected dates such as 2015-01-12 or 20150112 in the {where}; got {given!r}"
+            raise InvalidInputError(f"{message}.")
+        try:
+            text = parts[0] + "-" + parts[1] + "-" + parts[2]
+            days = np.append(text.to_numpy(dtype="datetime64[D]"), np.datetime64("NaT"))[code]
+        except ValueError as error:
+            message = f"Expected dates such as 2015-01-12 in the {where}: {error}"
+            raise InvalidInputError(message) from error
     empty = np.flatnonzero(np.isnat(days))
     if len(empty):
-        raise InvalidInputError(
-            f"Expected a date in each of the {where}; {len(empty)} have none ({_some(empty)})."
-        )
-    return days
+        message = f"Expected a date in each of the {where}; {len(empty)} have none ({some(empty)})."
+        raise InvalidInputError(message)
+    return np.asarray(days)
 
 
 def asset_names(labels: Any) -> np.ndarray:
     """Return names of assets as an array of text."""
     series = pd.Series(labels)
-    empty = np.flatnonzero(series.isna().to_numpy())
+    empty = np.flatnonzero((series.isna() | (series == "")).to_numpy())
     if len(empty):
         raise InvalidInputError(
             f"Expected the name of an asset in each row; {len(empty)} have none, "
@@ -190,7 +206,7 @@ def _index_as_columns(frame: pd.DataFrame, date: str, asset: str) -> pd.DataFram
         swapped = named[0] in ALIASES["asset"] or named[1] in ALIASES["date"]
         names = [asset, date] if swapped else [date, asset]
         return frame.set_axis(frame.index.set_names(names), axis=0).reset_index()
-    if _column(frame, "date", date) is None and isinstance(frame.index, pd.DatetimeIndex):
+    if find_column(frame, "date", date) is None and isinstance(frame.index, pd.DatetimeIndex):
         return frame.set_axis(frame.index.rename(date), axis=0).reset_index()
     return frame
 
@@ -201,11 +217,11 @@ def plain_name(name: Any) -> str:
     return "".join("_" if letter in " -." else letter for letter in plain)
 
 
-def _column(frame: pd.DataFrame, role: str, given: str) -> Any:
+def find_column(frame: pd.DataFrame, role: str, given: str) -> Any:
     """Return the name of the column for a role, or None."""
     if given in frame.columns:
         return given
-    if given != role:  # asked for by name
+    if given != role or role not in ALIASES:  # asked for by name
         message = f"Found no column {given!r} among {list(map(str, frame.columns))}."
         raise InvalidInputError(message)
     for alias in ALIASES[role]:
@@ -235,7 +251,7 @@ def _by_field(frames: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
                 f"got a {type(frame).__name__}."
             )
             raise InvalidInputError(message)
-    close = given["close"]
+    main, close = next(iter(given.items()))
     if not isinstance(close.columns, pd.MultiIndex):
         return given
     roles = {alias: role for role in READ for alias in ALIASES[role]}
@@ -243,12 +259,9 @@ def _by_field(frames: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         names = close.columns.unique(level)
         known = {roles.get(plain_name(name)): name for name in names}
         if close.columns.nlevels == 2 and known.keys() & {"close", "adj_close"}:
-            taken = {
-                role: close.xs(name, axis=1, level=level)
-                for role, name in known.items()
-                if role is not None
-            }
-            return taken | {field: frame for field, frame in given.items() if field != "close"}
+            order = [role for role in ("close", *READ) if role in known]
+            taken = {role: close.xs(known[role], axis=1, level=level) for role in order}
+            return taken | {field: frame for field, frame in given.items() if field != main}
     message = (
         "Expected columns of (field, asset) with a field 'close'; got "
         f"{[tuple(map(str, name)) for name in close.columns[:3]]}."
@@ -280,7 +293,7 @@ def _refuse_unsorted(dates: np.ndarray, field: str) -> None:
         raise InvalidInputError(message)
 
 
-def _some(items: Sequence[Any] | np.ndarray) -> str:
+def some(items: Sequence[Any] | np.ndarray) -> str:
     """Name the first few of many."""
     shown = ", ".join(str(item) for item in items[:3])
     return f"{shown}, ..." if len(items) > 3 else shown or "none"

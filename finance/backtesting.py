@@ -80,9 +80,9 @@ def backtest(
 
     Parameters
     ----------
-    scores : numpy.ndarray of shape (n_dates, n_assets)
+    scores : numpy.ndarray of shape (n_dates, n_assets), pandas.DataFrame or pandas.Series
         Higher is better; NaN where there is none. Scores of row t may use what is known after the
-        close of row t.
+        close of row t. Frames and series are laid over the panel by `scikd.finance.align_scores`.
     panel : Panel
         Prices and members.
     strategy : Strategy or None, default=None

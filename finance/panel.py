@@ -151,9 +151,9 @@ class Panel:
             If a column is missing or ambiguous, (date, asset) repeats, or a value cannot be used.
             The message names rows of the frame, assets and dates.
         """
-        from ._tables import long_table  # noqa: PLC0415 - the type itself needs no pandas
+        from ._tables import long_table, price_columns  # noqa: PLC0415 - only this needs pandas
 
-        table = long_table(frame, date, asset, returns)
+        table = long_table(frame, date, asset, lambda columns: price_columns(columns, returns))
         return _of_table(table, adjusted, returns_unit, missing_zero, members, name)
 
     @classmethod
@@ -194,7 +194,7 @@ class Panel:
         InvalidInputError
             If dates do not increase, or as in `from_long`.
         """
-        from ._tables import wide_table  # noqa: PLC0415 - the type itself needs no pandas
+        from ._tables import wide_table  # noqa: PLC0415 - only this needs pandas
 
         others = {"open": open, "high": high, "low": low, "volume": volume, "adj_close": adj_close}
         table = wide_table({"close": close, **others})
@@ -217,7 +217,7 @@ class Panel:
         InvalidInputError
             If the shape is wrong, or the universe shares no asset with the panel.
         """
-        from ._members import member_mask  # noqa: PLC0415 - the type itself needs no pandas
+        from ._members import member_mask  # noqa: PLC0415 - only this needs pandas
 
         return replace(self, member=member_mask(members, self.dates, self.assets))
 
@@ -290,7 +290,7 @@ class Panel:
             Columns ``date``, ``asset``, the fields and ``member``, sorted by date and asset;
             `from_long` takes the prices back.
         """
-        import pandas as pd  # noqa: PLC0415 - the type itself needs no pandas
+        import pandas as pd  # noqa: PLC0415 - only this needs pandas
 
         rows, columns = np.nonzero(np.any([~np.isnan(v) for v in self.fields.values()], axis=0))
         values = {field: array[rows, columns] for field, array in self.fields.items()}
@@ -425,11 +425,13 @@ def _of_table(
     table: Any, adjusted: Any, returns_unit: Any, missing_zero: bool, members: Any, name: str
 ) -> Panel:
     """Check and adjust the values of a table."""
-    from ._prices import adjust, check_values, total_return_index  # noqa: PLC0415 - as above
+    from ._prices import adjust, check_returns, check_values, total_return_index  # noqa: PLC0415
 
-    values = dict(table.values)
+    values = dict(table.arrays)
     returns = values.pop("returns", None)
     if returns is not None:
+        if "close" in values:
+            check_returns(returns, values["close"], returns_unit)
         index = total_return_index(returns, table.present, returns_unit, table.place)
         values = {"volume": values["volume"]} if "volume" in values else {}
         values["close"] = index

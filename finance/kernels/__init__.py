@@ -1,8 +1,9 @@
-"""Hot loops of the backtest, compiled by Numba on first use.
+"""Hot loops over panels, compiled by Numba on first use.
 
 This package imports nothing; import the module that is needed:
 
 * :mod:`scikd.finance.kernels.selection`: the best or worst assets of every row of scores;
+* :mod:`scikd.finance.kernels.trailing`: features;
 * :mod:`scikd.finance.kernels.weighting`: their weights;
 * :mod:`scikd.finance.kernels.backtest`: the book that comes to these weights, drifts and pays.
 

@@ -1,0 +1,284 @@
+"""Files of prices, of members of a universe, and of scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from scikd._atomic import storage_error
+from scikd._extras import require
+from scikd.exceptions import CorruptFileError, InvalidInputError
+
+from ._members import intervals
+from ._tables import ALIASES, Table, find_column, long_table, plain_name, some, wide_table
+from .panel import Panel
+
+__all__ = ["align_scores", "read_members", "read_panel", "read_scores"]
+
+PARQUET = (".parquet", ".pq")
+TEXT = (".csv", ".csv.gz", ".csv.zip", ".csv.bz2", ".csv.xz", ".csv.zst", ".tsv", ".txt")
+MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "<NA>", "-")
+SCORES = ("score", "scores", "signal", "prediction", "pred", "y_pred", "alpha", "value")
+
+
+def read_panel(path: str | Path, **options: Any) -> Panel:
+    """Read daily prices.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        CSV (also compressed) or parquet. With a column of assets (``asset``, ``ticker``,
+        ``symbol``, ...) it is taken as long, as `Panel.from_long` describes; otherwise as wide:
+        dates in the first column, and closes of one asset in each other.
+    **options
+        Of `Panel.from_long` or `Panel.from_wide`.
+
+    Returns
+    -------
+    Panel
+        Its ``name`` is that of the file, unless given.
+
+    Raises
+    ------
+    StorageError
+        If there is no such file, or it cannot be read.
+    CorruptFileError
+        If it is cut short or garbled.
+    InvalidInputError
+        If it does not hold daily prices that can be used; see `Panel.from_long`.
+    """
+    frame = _read(Path(path), options.get("asset"))
+    options = {"name": _stem(path), **options}
+    if _is_long(frame, options.get("asset")):
+        return Panel.from_long(frame, **options)
+    return Panel.from_wide(_dates_as_index(frame), **options)
+
+
+def read_members(path: str | Path) -> Any:
+    """Read the intervals in which assets were in a universe.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        CSV or parquet with columns of asset (``ticker``, ...), start (``start_date``, ...) and end,
+        which is empty where the asset is still in.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``asset``, ``start`` and ``end`` for `Panel.with_members`. The end is the first date
+        on which it is not in.
+
+    Raises
+    ------
+    StorageError, CorruptFileError
+        As `read_panel`.
+    InvalidInputError
+        If a column is missing, or an interval ends before its start.
+    """
+    return intervals(_read(Path(path), None))
+
+
+def read_scores(
+    path: str | Path, panel: Panel, *, unknown: Literal["raise", "drop"] = "raise"
+) -> np.ndarray:
+    """Read scores, one for each asset and date, and lay them over a panel.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        CSV or parquet, long (``date``, ``asset``, ``score``) or wide (dates x assets).
+    panel : Panel
+        Says dates and assets.
+    unknown : {"raise", "drop"}, default="raise"
+        As in `align_scores`.
+
+    Returns
+    -------
+    numpy.ndarray of float64 and shape (n_dates, n_assets)
+        NaN where there is no score.
+
+    Raises
+    ------
+    StorageError, CorruptFileError
+        As `read_panel`.
+    InvalidInputError
+        As `align_scores`.
+    """
+    frame = _read(Path(path), None)
+    if not _is_long(frame, None):
+        frame = _dates_as_index(frame)
+    return align_scores(frame, panel, unknown=unknown)
+
+
+def align_scores(
+    scores: Any, panel: Panel, *, unknown: Literal["raise", "drop"] = "raise"
+) -> np.ndarray:
+    """Lay scores over the dates and assets of a panel.
+
+    A score stands at the date after whose close it is known.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray, pandas.DataFrame or pandas.Series
+        An array of shape (n_dates, n_assets); a wide frame; a series or frame whose index is
+        (date, asset); or a long frame with columns of date, asset and score (or ``signal``,
+        ``prediction``, ...).
+    panel : Panel
+        Says dates and assets.
+    unknown : {"raise", "drop"}, default="raise"
+        What to do with scores of assets or dates that the panel does not have.
+
+    Returns
+    -------
+    numpy.ndarray of float64 and shape (n_dates, n_assets)
+        NaN where there is no score.
+
+    Raises
+    ------
+    InvalidInputError
+        If assets or dates are not in the panel (the message counts them, and says how many are
+        after the last price), a score is infinite or repeated, or there is none at all.
+    """
+    if unknown not in ("raise", "drop"):
+        raise InvalidInputError(f"Expected unknown as 'raise' or 'drop'; got {unknown!r}.")
+    shape = panel.n_dates, panel.n_assets
+    if isinstance(scores, pd.Series):
+        scores = scores.to_frame("score")
+    if isinstance(scores, pd.DataFrame):
+        aligned = _aligned(_score_table(scores), panel, unknown)
+    else:
+        try:
+            aligned = np.array(scores, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"Expected scores as numbers: {error}") from error
+        if aligned.shape != shape:
+            message = f"Expected scores of shape {shape} (dates, assets); got {aligned.shape}."
+            raise InvalidInputError(message)
+    infinite = np.argwhere(np.isinf(aligned))
+    if len(infinite):
+        t, n = infinite[0]
+        message = (
+            f"Expected finite scores, or NaN for none; {len(infinite)} are infinite, such as that "
+            f"of {panel.assets[n]!r} on {panel.dates[t]}."
+        )
+        raise InvalidInputError(message)
+    if np.isnan(aligned).all():
+        raise InvalidInputError("There is no score at all on the dates and assets of the panel.")
+    return aligned
+
+
+def _score_table(frame: pd.DataFrame) -> Table:
+    if _is_long(frame, None):
+        return long_table(frame, "date", "asset", lambda columns: {"score": _score_column(columns)})
+    return wide_table({"score": frame})
+
+
+def _score_column(frame: pd.DataFrame) -> Any:
+    taken = {find_column(frame, role, role) for role in ("date", "asset")}
+    others = [name for name in frame.columns if name not in taken]
+    named = [name for name in others if plain_name(name) in SCORES]
+    found = named or others
+    if len(found) != 1:
+        message = (
+            f"Expected one column of scores ({', '.join(SCORES)}); got {list(map(str, others))}."
+        )
+        raise InvalidInputError(message)
+    return found[0]
+
+
+def _aligned(table: Table, panel: Panel, unknown: str) -> np.ndarray:
+    """Lay a table over the panel, or say what does not fit."""
+    (values,) = table.arrays.values()
+    known = ~np.isnan(values)
+    known_dates, known_assets = known.any(axis=1), known.any(axis=0)
+    rows = np.flatnonzero(np.isin(table.dates, panel.dates) & known_dates)
+    column = pd.Index(panel.assets).get_indexer(list(table.assets))
+    columns = np.flatnonzero((column >= 0) & known_assets)
+    strange = [n for n in np.flatnonzero(known_assets) if column[n] < 0]
+    off = table.dates[known_dates & ~np.isin(table.dates, panel.dates)]
+    if unknown == "raise" and (strange or len(off)):
+        late = off[off > panel.dates[-1]]
+        message = (
+            f"These scores do not fit the prices: {len(strange)} of their assets are not in the "
+            f"panel ({some([table.assets[n] for n in strange])}), {len(late)} of their dates are "
+            f"after the last price of {panel.dates[-1]} ({some(late)}), and {len(off) - len(late)} "
+            f"others are no dates of the panel ({some(off[off <= panel.dates[-1]])}). Correct "
+            "them, or leave them out with unknown='drop'."
+        )
+        raise InvalidInputError(message)
+    aligned = np.full((panel.n_dates, panel.n_assets), np.nan)
+    places = np.searchsorted(panel.dates, table.dates[rows])
+    aligned[np.ix_(places, column[columns])] = values[np.ix_(rows, columns)]
+    return aligned
+
+
+def _read(path: Path, asset: str | None) -> pd.DataFrame:
+    """Read a table; names of assets stay text, with their zeros."""
+    name = path.name.lower()
+    if not name.endswith(PARQUET + TEXT):
+        message = f"Expected a file that ends in {', '.join(TEXT + PARQUET)}; got {path}."
+        raise InvalidInputError(message)
+    try:
+        if name.endswith(PARQUET):
+            require("pyarrow", extra="parquet", feature="Reading parquet")
+            return pd.read_parquet(path)
+        separator = "\t" if name.endswith(".tsv") else ","
+        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        text = [column for column in header if _names_assets(column, asset)]
+        frame = pd.read_csv(
+            path,
+            sep=separator,
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,
+            na_values={column: MISSING for column in header if column not in text},
+            low_memory=False,
+        )
+    except OSError as error:
+        if error.errno:
+            raise storage_error(error, "read", path) from error
+        raise _garbled(path, error) from error
+    except (ValueError, EOFError) as error:  # pandas' errors are ValueErrors, and so are pyarrow's
+        raise _garbled(path, error) from error
+    repeated = sorted(set(header[header.duplicated()]))
+    if repeated:  # pandas would number them
+        message = f"Expected each column of {path} once; {some(repeated)} are repeated."
+        raise InvalidInputError(message)
+    return frame
+
+
+def _garbled(path: Path, error: Exception) -> CorruptFileError:
+    return CorruptFileError(
+        f"Could not read a table from {path}: {error}. It seems to be cut short or garbled: copy "
+        "it again."
+    )
+
+
+def _names_assets(column: Any, asset: str | None) -> bool:
+    return column == asset or plain_name(column) in ALIASES["asset"]
+
+
+def _is_long(frame: pd.DataFrame, asset: str | None) -> bool:
+    return isinstance(frame.index, pd.MultiIndex) or any(
+        _names_assets(column, asset) for column in frame.columns
+    )
+
+
+def _dates_as_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a wide table with its dates in the index, also where they came as first column."""
+    if isinstance(frame.index, pd.DatetimeIndex) or isinstance(frame.columns, pd.MultiIndex):
+        return frame
+    if frame.shape[1] < 2:
+        message = (
+            "Expected prices or scores with a column of assets, or dates in the first column and "
+            f"one asset in each other; got the columns {list(map(str, frame.columns))}."
+        )
+        raise InvalidInputError(message)
+    return frame.set_index(frame.columns[0])
+
+
+def _stem(path: str | Path) -> str:
+    return Path(path).name.partition(".")[0]
