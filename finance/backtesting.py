@@ -127,7 +127,7 @@ def backtest(
     strategy = strategy or Strategy()
     _warn_of_look_ahead([strategy])
     signals = Signals(scores, panel)
-    result = BacktestResult.of(signals, strategy, plan(signals, strategy, {}), initial=initial)
+    result = BacktestResult.of(signals, strategy, plan(signals, strategy), initial=initial)
     return result if benchmark is None else result.against(_benchmark(signals, result, benchmark))
 
 
@@ -173,8 +173,7 @@ def backtest_many(
         raise InvalidInputError("Expected at least one strategy; got none.")
     _warn_of_look_ahead(strategies)
     signals = Signals(scores, panel)
-    shared: dict[Any, Any] = {}
-    tasks = [(signals, one, plan(signals, one, shared), initial, False) for one in strategies]
+    tasks = [(signals, one, plan(signals, one), initial, False) for one in strategies]
     # Kernels release the GIL, so that threads suffice and nothing is copied to a worker.
     from joblib import parallel_config  # noqa: PLC0415 - only this function needs it
 
@@ -240,4 +239,4 @@ def _passive(signals: Signals, result: BacktestResult, benchmark: str) -> np.nda
         delisting_return=strategy.delisting_return,
     )
     own = Signals(level, signals.panel)
-    return BacktestResult.of(own, passive, plan(own, passive, {})).returns[: len(result.dates)]
+    return BacktestResult.of(own, passive, plan(own, passive)).returns[: len(result.dates)]

@@ -194,12 +194,17 @@ class BacktestResult:
         if self._source is None:
             raise InvalidInputError("This result was loaded without its scores.")
         signals, orders = self._source
-        rows = orders.rows
-        rows = rows[rows + self.strategy.hold < len(orders.price)]
-        scored = rows - self.strategy.lag
-        later = orders.price[rows + self.strategy.hold] / orders.price[rows] - 1.0
-        members = np.where(signals.panel.member[scored], signals.scores[scored], np.nan)
-        return information_coefficient(members, later, rank=rank)
+        strategy = self.strategy
+
+        def make() -> np.ndarray:
+            rows = orders.rows[orders.rows + strategy.hold < len(orders.price)]
+            scored = rows - strategy.lag
+            later = orders.price[rows + strategy.hold] / orders.price[rows] - 1.0
+            members = np.where(signals.panel.member[scored], signals.scores[scored], np.nan)
+            return information_coefficient(members, later, rank=rank)
+
+        key = ("ic", rank, strategy.hold, strategy.phases, strategy.lag, orders.at_open)
+        return signals.once(key, make)
 
     def metrics(self) -> dict[str, Metric]:
         """Return all metrics by name, each with its convention."""
