@@ -1,8 +1,8 @@
 """Backtests: our engine against vectorbt, and our metrics against QuantStats and ffn.
 
 The task: the 50 best of 500 assets by a score, equal weights, renewed on each of 2,520 days, with
-drift and 10 basis points a trade. Ours chooses from the scores, vectorbt is given the weights. Times
-are CPU time of one thread, medians. The peers live in an environment of their own,
+drift and 10 basis points a trade. Ours chooses from the scores, vectorbt is given the weights.
+Times are CPU time of one thread, medians. The peers live in an environment of their own,
 ``$SCIKD_PEERS/finance`` (a venv with vectorbt, quantstats and ffn); without it their columns are
 empty.
 

@@ -18,6 +18,7 @@ if __name__ != "scikd.finance":
 if TYPE_CHECKING:
     from .backtesting import backtest, backtest_many
     from .features import Features, forward_returns, last_known, tips_features
+    from .judging import judge
     from .luck import (
         backtest_overfitting,
         confidence_set,
@@ -52,6 +53,7 @@ __all__ = [
     "confidence_set",
     "deflated_sharpe_ratio",
     "forward_returns",
+    "judge",
     "last_known",
     "make_panel",
     "probabilistic_sharpe_ratio",
@@ -67,6 +69,7 @@ __all__ = [
 _HOMES = {
     "backtesting": ("backtest", "backtest_many"),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
+    "judging": ("judge",),
     "luck": (
         "backtest_overfitting",
         "confidence_set",

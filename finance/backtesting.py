@@ -65,7 +65,7 @@ from .panel import Panel
 from .result import BacktestResult
 from .strategy import Strategy
 
-__all__ = ["backtest", "backtest_many"]
+__all__ = ["backtest", "backtest_many", "benchmark_returns"]
 
 
 def backtest(
@@ -191,6 +191,24 @@ def backtest_many(
     return [one.against(_benchmark(signals, one, benchmark)) for one in results]
 
 
+def benchmark_returns(result: BacktestResult, benchmark: Any) -> np.ndarray:
+    """Return the returns of a benchmark in the rows of a result.
+
+    Parameters
+    ----------
+    result : BacktestResult
+        Says rows, lag and prices; one that was loaded from a file does not know its market.
+    benchmark : {"equal_weight", "buy_and_hold"} or numpy.ndarray
+        As in `backtest`.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n_rows,)
+        Without costs.
+    """
+    return _benchmark(result.signals, result, benchmark)
+
+
 def _warn_of_look_ahead(strategies: Sequence[Strategy]) -> None:
     if any(one.lag == 0 for one in strategies):
         message = (
@@ -225,18 +243,24 @@ def _benchmark(signals: Signals, result: BacktestResult, benchmark: Any) -> np.n
 def _passive(signals: Signals, result: BacktestResult, benchmark: str) -> np.ndarray:
     strategy, n_dates = result.strategy, signals.panel.n_dates
     first, last = result.rows.start - strategy.lag, result.rows.stop - strategy.lag
-    decided = slice(first, last if benchmark == "equal_weight" else first + 1)
-    level = np.full(signals.scores.shape, np.nan)
-    level[decided] = np.where(signals.panel.member[decided], 0.0, np.nan)
-    passive = Strategy(
-        select="quantile",
-        quantile=1.0,
-        hold=1 if benchmark == "equal_weight" else n_dates,
-        phases=0,
-        lag=strategy.lag,
-        price=strategy.price,
-        cost_bps=0.0,
-        delisting_return=strategy.delisting_return,
-    )
-    own = Signals(level, signals.panel)
-    return BacktestResult.of(own, passive, plan(own, passive)).returns[: len(result.dates)]
+    daily = benchmark == "equal_weight"
+
+    def make() -> np.ndarray:
+        decided = slice(first, last if daily else first + 1)
+        level = np.full(signals.scores.shape, np.nan)
+        level[decided] = np.where(signals.panel.member[decided], 0.0, np.nan)
+        passive = Strategy(
+            select="quantile",
+            quantile=1.0,
+            hold=1 if daily else n_dates,
+            phases=0,
+            lag=strategy.lag,
+            price=strategy.price,
+            cost_bps=0.0,
+            delisting_return=strategy.delisting_return,
+        )
+        own = Signals(level, signals.panel)
+        return BacktestResult.of(own, passive, plan(own, passive)).returns[: last - first]
+
+    terms = (strategy.lag, strategy.price, strategy.delisting_return)
+    return signals.once(("passive", daily, first, last, *terms), make)

@@ -171,9 +171,9 @@ class BacktestResult:
         """Share of the equity in each asset at each close, of shape (n_rows, n_assets)."""
         from ._run import weights  # noqa: PLC0415 - compiles on first use
 
-        if self.trades is None or self._source is None:
+        if self.trades is None:
             raise InvalidInputError("Weights follow from trades, which this result did not keep.")
-        signals, orders = self._source
+        signals, orders = self._known()
         return weights(signals.panel, orders, self.trades, self.equity)
 
     @cached_property
@@ -190,10 +190,19 @@ class BacktestResult:
         """As `ic`, of ranks (Spearman)."""
         return self._coefficients(rank=True)
 
-    def _coefficients(self, *, rank: bool) -> np.ndarray:
+    @property
+    def signals(self) -> Signals:
+        """The checked scores and their panel; not there in a result that was loaded."""
+        return self._known()[0]
+
+    def _known(self) -> tuple[Signals, Orders]:
         if self._source is None:
-            raise InvalidInputError("This result was loaded without its scores.")
-        signals, orders = self._source
+            message = "This result was loaded without its scores and prices. Run the backtest."
+            raise InvalidInputError(message)
+        return self._source
+
+    def _coefficients(self, *, rank: bool) -> np.ndarray:
+        signals, orders = self._known()
         strategy = self.strategy
 
         def make() -> np.ndarray:
