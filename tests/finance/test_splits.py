@@ -97,6 +97,7 @@ def test_rolling_training_keeps_its_length():
     calendar=st.sampled_from([None, CALENDAR]),
 )
 def test_combinations_of_folds_are_purged_on_both_sides(purge, embargo, folds, calendar):
+    pytest.importorskip("skfolio")
     n_folds, n_test_folds = folds
     groups = groups_of(120, every=3)
     splitter = CombinatorialPurged(
@@ -208,9 +209,14 @@ GROUPS = groups_of(30)
         (Chronological("2020-01-15", "2020-01-10", purge=1), GROUPS, "is before train_end"),
         (Chronological("2020-01-15", purge=1), places(GROUPS), "Expected dates as groups, to cut"),
         (CombinatorialPurged(10, purge=2), GROUPS, "Folds of 3 dates are too short to purge 2"),
-        (CombinatorialPurged(3, 1, purge=2), GROUPS, "Cannot make these splits: `n_test_folds`"),
     ],
 )
 def test_what_cannot_be_split_is_refused(splitter, groups, message):
     with pytest.raises(InvalidInputError, match=message):
         list(splitter.split(np.zeros(len(GROUPS)), groups=groups))
+
+
+def test_what_skfolio_refuses_is_our_error():
+    pytest.importorskip("skfolio")
+    with pytest.raises(InvalidInputError, match="Cannot make these splits: `n_test_folds`"):
+        CombinatorialPurged(3, 1, purge=2).get_n_splits()
