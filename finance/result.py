@@ -32,6 +32,7 @@ __all__ = ["BacktestResult", "Trades"]
 
 KIND = "scikd.finance.backtest"
 SERIES = ("equity", "gross_returns", "turnover", "costs", "fees", "n_held", "equity_of_sleeves")
+TRADES = ("rows", "assets", "units", "prices", "held")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +49,15 @@ class Trades:
         Bought, or sold where negative.
     prices : numpy.ndarray of shape (n_trades,)
         Price of one.
+    held : numpy.ndarray of shape (n_trades,)
+        Units of the asset in all sleeves after the trade.
     """
 
     rows: np.ndarray
     assets: np.ndarray
     units: np.ndarray
     prices: np.ndarray
+    held: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -145,7 +149,7 @@ class BacktestResult:
             log.fee / alive,
             log.n_names,
             log.equity,
-            Trades(log.rows, log.assets, log.units, log.prices) if keep_trades else None,
+            Trades(*(getattr(log, name) for name in TRADES)) if keep_trades else None,
             None,
             (signals, orders),
         )
@@ -292,7 +296,10 @@ class BacktestResult:
         return pd.DataFrame(columns, index=pd.Index(self.dates.astype("M8[s]"), name="date"))
 
     def trades_frame(self) -> Any:
-        """Return a pandas.DataFrame with a row for each trade: date, asset, units, price, value."""
+        """Return a pandas.DataFrame with a row for each trade.
+
+        Its columns are date, asset, units, price, value, and the units held after it.
+        """
         import pandas as pd  # noqa: PLC0415 - the result itself needs no pandas
 
         if self.trades is None:
@@ -305,6 +312,7 @@ class BacktestResult:
                 "units": trades.units,
                 "price": trades.prices,
                 "value": trades.units * trades.prices,
+                "held": trades.held,
             }
         )
 
@@ -365,9 +373,7 @@ class BacktestResult:
             fees=arrays["fees"],
             n_held=arrays["n_held"],
             equity_of_sleeves=arrays["equity_of_sleeves"],
-            trades=Trades(
-                *(arrays[f"trades.{name}"] for name in ("rows", "assets", "units", "prices"))
-            ),
+            trades=Trades(*(arrays[f"trades.{name}"] for name in TRADES)),
             benchmark=arrays.get("benchmark"),
         )
         weights = np.zeros((len(dates), len(result.assets)))

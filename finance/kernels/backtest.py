@@ -44,6 +44,7 @@ class Book(NamedTuple):
     n_held: np.ndarray  # (n_sleeves,)
     last: np.ndarray  # (n_assets,) last prices
     holders: np.ndarray  # (n_assets,) how many sleeves hold an asset
+    total: np.ndarray  # (n_assets,) units in all sleeves
     n_names: np.ndarray  # (1,) how many assets are held
 
 
@@ -59,6 +60,7 @@ class Log(NamedTuple):
     assets: np.ndarray
     units: np.ndarray
     prices: np.ndarray
+    held: np.ndarray  # units in all sleeves after the trade
     n_trades: np.ndarray  # (1,)
 
 
@@ -88,33 +90,25 @@ def last_rows(close: np.ndarray, price: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _trade(
-    book: Book, log: Log, s: Any, row: Any, n: Any, units: Any, price: Any, cost: Any
-) -> None:
-    """Buy units of an asset, or sell them; the cash of the sleeve is left to the caller."""
-    book.units[s, n] += units
-    value = abs(units) * price
+    book: Book, log: Log, s: Any, row: Any, n: Any, after: Any, price: Any, cost: Any
+) -> Any:
+    """Come to so many units of an asset; return what that costs, which the caller has to pay."""
+    before, others = book.units[s, n], book.holders[n] - (book.units[s, n] != 0.0)
+    holders = others + (after != 0.0)
+    book.n_names[0] += (holders > 0) - (book.holders[n] > 0)
+    book.holders[n] = holders
+    book.units[s, n] = after
+    # Without other holders the sum is known, and rounding has nothing to grow from.
+    book.total[n] = after if others == 0 else book.total[n] + (after - before)
+    value = abs(after - before) * price
     log.traded[row] += value
     log.cost[row] += cost * value
     if log.rows.shape[0] > 0:
         i = log.n_trades[0]
-        log.rows[i], log.assets[i], log.units[i], log.prices[i] = row, n, units, price
+        log.rows[i], log.assets[i], log.prices[i] = row, n, price
+        log.units[i], log.held[i] = after - before, book.total[n]
         log.n_trades[0] = i + 1
-
-
-@njit(cache=True, nogil=True)
-def _hold(book: Book, s: Any, n: Any) -> None:
-    """Put an asset on the list of a sleeve."""
-    book.held[s, book.n_held[s]] = n
-    book.n_held[s] += 1
-    book.n_names[0] += book.holders[n] == 0
-    book.holders[n] += 1
-
-
-@njit(cache=True, nogil=True)
-def _let_go(book: Book, n: Any) -> None:
-    """Note that a sleeve does not hold an asset any more."""
-    book.holders[n] -= 1
-    book.n_names[0] -= book.holders[n] == 0
+    return cost * value
 
 
 @njit(cache=True, nogil=True)
@@ -122,9 +116,7 @@ def _ruin(book: Book, log: Log, s: Any, row: Any) -> Any:
     """Close a sleeve that has lost everything; its value is 0 from now on."""
     for n in range(book.units.shape[1]):
         if book.units[s, n] != 0.0:
-            _trade(book, log, s, row, n, -book.units[s, n], book.last[n], 0.0)
-            book.units[s, n] = 0.0
-            _let_go(book, n)
+            _trade(book, log, s, row, n, 0.0, book.last[n], 0.0)
     book.n_held[s] = 0
     book.cash[s] = 0.0
     return 0.0
@@ -142,11 +134,9 @@ def _mark(market: Market, terms: Terms, book: Book, log: Log, s: Any, t: Any, ro
         if not np.isnan(price):
             book.last[n] = price
         elif t > market.last_row[n]:
-            units, price = book.units[s, n], book.last[n] * (1.0 + terms.delisting)
-            _trade(book, log, s, row, n, -units, price, terms.cost)
-            paid += units * price - terms.cost * abs(units) * price
-            book.units[s, n] = 0.0
-            _let_go(book, n)
+            price = book.last[n] * (1.0 + terms.delisting)
+            paid += book.units[s, n] * price
+            paid -= _trade(book, log, s, row, n, 0.0, price, terms.cost)
             continue
         book.held[s, kept] = n
         kept += 1
@@ -199,11 +189,11 @@ def _collect(
     names: np.ndarray,
     weights: np.ndarray,
     desk: Desk,
-) -> tuple[Any, Any, Any, Any, Any]:
+) -> tuple[Any, Any, Any, Any]:
     """Put on the desk what can be traded: first what is held, then what is new.
 
-    Returns how much of it is held, and how much there is; how many positions stay, which move to
-    the head of the sleeve's list; the value of the sleeve, and what stays in absolute values.
+    Returns how much there is; how many positions stay, which move to the head of the sleeve's list;
+    the value of the sleeve, and what stays in absolute values.
     """
     for place in range(names.shape[0]):
         if names[place] >= 0:
@@ -224,7 +214,6 @@ def _collect(
             value += desk.old[n]
             n += 1
         desk.target[name] = 0.0
-    n_before = n
     for place in range(names.shape[0]):
         name = names[place]
         if name >= 0 and desk.target[name] != 0.0 and not np.isnan(market.price[t, name]):
@@ -232,7 +221,7 @@ def _collect(
             n += 1
         if name >= 0:
             desk.target[name] = 0.0
-    return n_before, n, kept, value, frozen
+    return n, kept, value, frozen
 
 
 @njit(cache=True, nogil=True)
@@ -249,7 +238,7 @@ def _renew(
     desk: Desk,
 ) -> Any:
     """Bring a sleeve to its new weights, at the prices of row t; return its value after costs."""
-    n_before, n, kept, value, frozen = _collect(market, book, s, t, names, weights, desk)
+    n, kept, value, frozen = _collect(market, book, s, t, names, weights, desk)
     if value <= 0.0:
         return _ruin(book, log, s, row)
     book.n_held[s] = kept
@@ -262,17 +251,18 @@ def _renew(
     spent = 0.0
     for i in range(n):
         name, price = desk.asset[i], market.price[t, desk.asset[i]]
-        step = pace * (desk.want[i] * money - desk.old[i])
-        spent += step + terms.cost * abs(step)
-        if step != 0.0:
-            _trade(book, log, s, row, name, step / price, price, terms.cost)
-        if pace == 1.0 and desk.want[i] * money == 0.0:
-            book.units[s, name] = 0.0
+        goal = desk.want[i] * money
+        spent += pace * (goal - desk.old[i])
+        if pace == 1.0:
+            after = goal / price
+        else:
+            after = book.units[s, name] + pace * (goal - desk.old[i]) / price
+        if after != book.units[s, name]:
+            spent += _trade(book, log, s, row, name, after, price, terms.cost)
         book.last[name] = price
-        if i < n_before:
-            _let_go(book, name)
-        if book.units[s, name] != 0.0:
-            _hold(book, s, name)
+        if after != 0.0:
+            book.held[s, book.n_held[s]] = name
+            book.n_held[s] += 1
     book.cash[s] -= spent
     return value - terms.cost * pace * change
 
@@ -352,7 +342,7 @@ def dense_weights(market: Market, log: Log, start: Any, equity: np.ndarray) -> n
     i = 0
     for row in range(n_rows):
         while i < log.rows.shape[0] and log.rows[i] == row:
-            units[log.assets[i]] += log.units[i]
+            units[log.assets[i]] = log.held[i]
             last[log.assets[i]] = log.prices[i]
             i += 1
         for n in range(n_assets):
@@ -362,9 +352,6 @@ def dense_weights(market: Market, log: Log, start: Any, equity: np.ndarray) -> n
             if np.isnan(price):
                 price = market.price[start + row, n]
             last[n] = last[n] if np.isnan(price) else price
-            value = units[n] * last[n]
-            if abs(value) <= _NOTHING * equity[row]:
-                units[n] = value = 0.0
             if equity[row] > 0.0:
-                weights[row, n] = value / equity[row]
+                weights[row, n] = units[n] * last[n] / equity[row]
     return weights
