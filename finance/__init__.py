@@ -16,6 +16,7 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .auditing import audit
     from .backtesting import backtest, backtest_many
     from .features import Features, forward_returns, last_known, tips_features
     from .luck import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .readers import align_scores, read_members, read_panel, read_scores
     from .result import BacktestResult
     from .samples import Samples
+    from .signals import SignalStack, reference_models
     from .splits import Chronological, CombinatorialPurged, WalkForward
     from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
@@ -43,9 +45,11 @@ __all__ = [
     "Panel",
     "PlantedMarket",
     "Samples",
+    "SignalStack",
     "Strategy",
     "WalkForward",
     "align_scores",
+    "audit",
     "backtest",
     "backtest_many",
     "backtest_overfitting",
@@ -58,6 +62,7 @@ __all__ = [
     "read_members",
     "read_panel",
     "read_scores",
+    "reference_models",
     "sharpe_difference",
     "sharpe_interval",
     "superior_ability",
@@ -65,6 +70,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "auditing": ("audit",),
     "backtesting": ("backtest", "backtest_many"),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
     "luck": (
@@ -80,6 +86,7 @@ _HOMES = {
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
     "result": ("BacktestResult",),
     "samples": ("Samples",),
+    "signals": ("SignalStack", "reference_models"),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
     "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
