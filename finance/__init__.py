@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
+    from .regimes import RegimeAlignment, Regimes, market_regimes, regime_alignment
     from .result import BacktestResult
     from .samples import Samples
     from .signals import SignalStack, reference_models
@@ -44,6 +45,8 @@ __all__ = [
     "Features",
     "Panel",
     "PlantedMarket",
+    "RegimeAlignment",
+    "Regimes",
     "Samples",
     "SignalStack",
     "Strategy",
@@ -58,11 +61,13 @@ __all__ = [
     "forward_returns",
     "last_known",
     "make_panel",
+    "market_regimes",
     "probabilistic_sharpe_ratio",
     "read_members",
     "read_panel",
     "read_scores",
     "reference_models",
+    "regime_alignment",
     "sharpe_difference",
     "sharpe_interval",
     "superior_ability",
@@ -84,6 +89,7 @@ _HOMES = {
     ),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
+    "regimes": ("RegimeAlignment", "Regimes", "market_regimes", "regime_alignment"),
     "result": ("BacktestResult",),
     "samples": ("Samples",),
     "signals": ("SignalStack", "reference_models"),
