@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .splits import Chronological, CombinatorialPurged, WalkForward
     from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
+    from .tips import TIPSRanker
 
 __all__ = [
     "BacktestResult",
@@ -50,6 +51,7 @@ __all__ = [
     "Samples",
     "SignalStack",
     "Strategy",
+    "TIPSRanker",
     "WalkForward",
     "align_scores",
     "audit",
@@ -96,6 +98,7 @@ _HOMES = {
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
     "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
+    "tips": ("TIPSRanker",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
