@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         sharpe_interval,
         superior_ability,
     )
+    from .network import NetworkRanker
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
     from .regimes import RegimeAlignment, Regimes, market_regimes, regime_alignment
@@ -44,6 +45,7 @@ __all__ = [
     "Chronological",
     "CombinatorialPurged",
     "Features",
+    "NetworkRanker",
     "Panel",
     "PlantedMarket",
     "RegimeAlignment",
@@ -89,6 +91,7 @@ _HOMES = {
         "sharpe_interval",
         "superior_ability",
     ),
+    "network": ("NetworkRanker",),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
     "regimes": ("RegimeAlignment", "Regimes", "market_regimes", "regime_alignment"),
