@@ -16,6 +16,7 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .auditing import audit
     from .backtesting import backtest, backtest_many
     from .features import Features, forward_returns, last_known, tips_features
     from .judging import judge
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
         sharpe_interval,
         superior_ability,
     )
+    from .network import NetworkRanker
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
+    from .regimes import RegimeAlignment, Regimes, market_regimes, regime_alignment
     from .result import BacktestResult
     from .samples import Samples
+    from .signals import SignalStack, reference_models
     from .splits import Chronological, CombinatorialPurged, WalkForward
     from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
@@ -42,13 +46,18 @@ __all__ = [
     "Chronological",
     "CombinatorialPurged",
     "Features",
+    "NetworkRanker",
     "Panel",
     "PlantedMarket",
+    "RegimeAlignment",
+    "Regimes",
     "Samples",
+    "SignalStack",
     "Strategy",
     "TIPSRanker",
     "WalkForward",
     "align_scores",
+    "audit",
     "backtest",
     "backtest_many",
     "backtest_overfitting",
@@ -58,10 +67,13 @@ __all__ = [
     "judge",
     "last_known",
     "make_panel",
+    "market_regimes",
     "probabilistic_sharpe_ratio",
     "read_members",
     "read_panel",
     "read_scores",
+    "reference_models",
+    "regime_alignment",
     "sharpe_difference",
     "sharpe_interval",
     "superior_ability",
@@ -69,6 +81,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "auditing": ("audit",),
     "backtesting": ("backtest", "backtest_many"),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
     "judging": ("judge",),
@@ -81,10 +94,13 @@ _HOMES = {
         "sharpe_interval",
         "superior_ability",
     ),
+    "network": ("NetworkRanker",),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
+    "regimes": ("RegimeAlignment", "Regimes", "market_regimes", "regime_alignment"),
     "result": ("BacktestResult",),
     "samples": ("Samples",),
+    "signals": ("SignalStack", "reference_models"),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
     "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
