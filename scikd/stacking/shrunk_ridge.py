@@ -185,11 +185,16 @@ class ShrunkRidge(LinearCombiner):
         return [_Ridge.of(gram, columns) for columns in found]
 
     def _alphas(self) -> np.ndarray:
-        alphas = np.sort(np.atleast_1d(ALPHAS if self.alphas is None else self.alphas))
-        if alphas.ndim != 1 or not len(alphas) or not (alphas > 0).all():
-            message = f"Expected alphas to be positive numbers; got {self.alphas}."
+        given = ALPHAS if self.alphas is None else self.alphas
+        try:
+            alphas = np.sort(np.atleast_1d(np.asarray(given, dtype=np.float64)))
+            fit = alphas.ndim == 1 and len(alphas) > 0 and bool((alphas > 0).all())
+        except (TypeError, ValueError):
+            fit = False
+        if not fit:
+            message = f"Expected alphas to be positive numbers or None; got {self.alphas!r}."
             raise InvalidInputError(message)
-        return alphas.astype(np.float64)
+        return alphas
 
     def _chosen(
         self, ridges: list[_Ridge], alphas: np.ndarray, judged: list[np.ndarray] | None
