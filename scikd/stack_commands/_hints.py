@@ -97,9 +97,12 @@ def _errors(P: Predictions, y: np.ndarray) -> np.ndarray:
         known = np.isfinite(mean)
         if known.sum() < FEWEST:
             return np.zeros(len(y))
-        error = mean - np.polyval(np.polyfit(y[known], mean[known], 1), y)
+        degree = int(np.ptp(y[known]) > 0)  # a target that does not vary has no slope
+        error = mean - np.polyval(np.polyfit(y[known], mean[known], degree), y)
     else:
-        label = np.searchsorted(np.asarray(P.classes), y)
+        classes = np.asarray(P.classes)  # in any order
+        order = np.argsort(classes)
+        label = order[np.searchsorted(classes, y, sorter=order)]
         error = np.take_along_axis(mean, label[:, None], axis=1)[:, 0]
         known = np.isfinite(error)
         total = np.bincount(label[known], weights=error[known], minlength=label.max() + 1)

@@ -44,7 +44,7 @@ class PooledClasses:
     pool : ClassPool
         Learnt from the models in `columns`.
     columns : ndarray of int
-        The models that stay, sorted by error.
+        The models that stay; sorted by error where a filter chose them.
     n_models : int
         Of how many.
     redundancy : RedundancyFilter or None

@@ -71,11 +71,10 @@ class FrozenWeights(ABC):
 
     def _taken(self, P: Any, classes: np.ndarray | None = None) -> Predictions:
         """Return predictions of the needed models in their order; others are left out."""
-        if isinstance(P, OutOfFold | Predictions):
-            P = Predictions.of(P)
-            P = {name: P.values[:, j] for j, name in enumerate(P.names)}
-        if isinstance(P, Mapping) or hasattr(P, "columns"):
-            given = {str(name): name for name in (P if isinstance(P, Mapping) else P.columns)}
+        P = Predictions.of(P) if isinstance(P, OutOfFold) else P
+        if isinstance(P, Predictions | Mapping) or hasattr(P, "columns"):
+            columns = P.names if isinstance(P, Predictions) else getattr(P, "columns", P)
+            given = {str(name): name for name in columns}
             missing = [name for name in self.names if name not in given]
             if missing:
                 message = (
@@ -83,6 +82,8 @@ class FrozenWeights(ABC):
                     f"missing are {missing}."
                 )
                 raise InvalidInputError(message)
+            if isinstance(P, Predictions):
+                return P.select([P.names.index(name) for name in self.names])
             wanted = [given[name] for name in self.names]
             if not isinstance(P, Mapping):
                 return Predictions.of(P[wanted], names=self.names)
@@ -118,7 +119,7 @@ class FrozenStack(FrozenWeights):
     feature_models : tuple of str
         The models that the statistics are over.
     limits : tuple of float or None
-        What predictions are cut to beforehand.
+        What predictions are cut to beforehand; in the file, an infinite end is null.
     """
 
     names: tuple[str, ...]
@@ -193,7 +194,7 @@ class FrozenStack(FrozenWeights):
                 zip(self.features, np.asarray(self.feature_weights).tolist(), strict=True)
             ),
             "feature_models": list(self.feature_models),
-            "limits": None if self.limits is None else list(self.limits),
+            "limits": None if self.limits is None else [_finite(end) for end in self.limits],
         }
 
     @classmethod
@@ -207,7 +208,7 @@ class FrozenStack(FrozenWeights):
             features=tuple(features),
             feature_weights=np.array(list(features.values()), dtype=np.float64),
             feature_models=tuple(parameters["feature_models"]),
-            limits=None if limits is None else (float(limits[0]), float(limits[1])),
+            limits=None if limits is None else _ends(*limits),
         )
 
 
@@ -337,6 +338,15 @@ class FrozenPool(FrozenWeights):
         options = {key: parameters[key] for key in ("floor", "centre", "centre_exponent")}
         weights = of_models("centre_weights")
         return cls(*given, parameters["inputs"], "log", **options, centre_weights=weights)
+
+
+def _finite(end: float) -> float | None:
+    """Return an end of limits, or None of no end: JSON has no infinity."""
+    return end if np.isfinite(end) else None
+
+
+def _ends(low: float | None, high: float | None) -> tuple[float, float]:
+    return -np.inf if low is None else float(low), np.inf if high is None else float(high)
 
 
 def load_frozen(path: str | Path) -> FrozenStack | FrozenPool:

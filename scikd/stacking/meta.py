@@ -50,10 +50,10 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         Which models are dropped beforehand.
     features : None, "auto", "published", list of str or MetaFeatures, default=None
         Statistics of each row to use beside the predictions; they need all models.
-    limits : "auto", (float, float) or None, default="auto"
+    limits : "auto", array-like of two numbers or None, default="auto"
         What predictions are cut to, in the unit of y. "auto" is the range of y, widened on both
         sides by half of it: that of all rows that are fitted, so the one thing that an outer score
-        does not hold out. None leaves predictions as they are.
+        does not hold out. Of two numbers one may be infinite. None leaves predictions as they are.
     recipe : None or "published", default=None
         ``"published"`` is `PublishedStack`, and ignores `combiner`, `redundancy`, `features` and
         `limits`.
@@ -62,7 +62,8 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         that were fitted, which flatters. ``"outer"`` also fills `comparison_`.
     cv : int, splitter, iterable of (train, test) or None, default=None
         The folds that are held out; None takes those given to `fit`, or deals out five. More than
-        five given ones are merged into five.
+        five of those are merged into five. An int is taken as it is, and the time grows with its
+        square, since combiners that use folds are fitted without every two of them.
     detector : bool, default=True
         Whether to fall back to the plain mean of the models that are not redundant, and to warn, if
         the combiner does worse than that by more than one standard error: on held-out folds; or on
@@ -140,7 +141,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
     _parameter_constraints: ClassVar[dict[str, Any]] = BaseMeta._parameter_constraints | {
         "combiner": [str, LinearCombiner],
         "features": [str, list, tuple, MetaFeatures, None],
-        "limits": [StrOptions({"auto"}), list, tuple, None],
+        "limits": [StrOptions({"auto"}), "array-like", None],
         "recipe": [StrOptions({"published"}), None],
     }
     _loss_name = "RMSE"

@@ -65,7 +65,7 @@ class MetaClassifier(ClassifierMixin, BaseMeta):
     required_models_ : tuple of str
         The models that `predict_proba` needs.
     combiner_ : ClassPool
-        The fitted pool, of the models that stay, sorted by error.
+        The fitted pool, of the models that stay; sorted by error where a filter chose them.
     redundancy_ : RedundancyFilter or None
         The fitted filter.
     comparison_ : Comparison or None

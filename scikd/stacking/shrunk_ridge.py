@@ -39,8 +39,8 @@ class ShrunkRidge(LinearCombiner):
     Parameters
     ----------
     alphas : array-like or None, default=None
-        Penalties to choose from, as multiples of the mean variance of ``p_j - mean(P)``, per unit
-        of sample weight: they do not depend on the unit of y, nor on the number of rows. May hold
+        Penalties to choose from, as multiples of the mean square of ``p_j - mean(P)``, per unit of
+        sample weight: they do not depend on the unit of y, nor on the number of rows. May hold
         infinity, which is the plain mean. None is 49 from 1e-8 to 1e4, and infinity.
     cv : {"evidence", "auto", "loo", "fold"}, int, splitter or iterable, default="evidence"
         How a penalty is judged. "evidence" takes the one under which the targets are likeliest,
@@ -52,11 +52,12 @@ class ShrunkRidge(LinearCombiner):
         0 penalises the sum of squares of ``weights - 1 / n_models``, as ridge regression does: it
         shrinks least in the directions in which models differ most. 1 shrinks all directions
         alike, as a g-prior does. In between, the penalty of a direction in which models differ
-        grows as this power of the variance along it [2]_.
+        grows as this power of the mean square along it [2]_.
     sum_to_one : bool or "auto", default="auto"
         Whether the weights must add up to one, and there is no intercept. "auto" takes what is
         judged better: this saves two numbers that a few rows cannot tell, but cannot mend models
-        that are all too large, or too bold.
+        that are all too large, or too bold. With one penalty nothing is judged, and they
+        need not.
     random_state : int, RandomState or None, default=None
         How rows are dealt out.
 
@@ -185,11 +186,16 @@ class ShrunkRidge(LinearCombiner):
         return [_Ridge.of(gram, columns) for columns in found]
 
     def _alphas(self) -> np.ndarray:
-        alphas = np.sort(np.atleast_1d(ALPHAS if self.alphas is None else self.alphas))
-        if alphas.ndim != 1 or not len(alphas) or not (alphas > 0).all():
-            message = f"Expected alphas to be positive numbers; got {self.alphas}."
+        given = ALPHAS if self.alphas is None else self.alphas
+        try:
+            alphas = np.sort(np.atleast_1d(np.asarray(given, dtype=np.float64)))
+            fit = alphas.ndim == 1 and len(alphas) > 0 and bool((alphas > 0).all())
+        except (TypeError, ValueError):
+            fit = False
+        if not fit:
+            message = f"Expected alphas to be positive numbers or None; got {self.alphas!r}."
             raise InvalidInputError(message)
-        return alphas.astype(np.float64)
+        return alphas
 
     def _chosen(
         self, ridges: list[_Ridge], alphas: np.ndarray, judged: list[np.ndarray] | None
@@ -230,7 +236,7 @@ class _Columns(NamedTuple):
 
     @classmethod
     def of(cls, gram: Gram, power: float, *, sum_to_one: bool) -> _Columns:
-        """Find the scales; `scale` is the mean variance of ``p_j - mean(P)``, 0 if it is none."""
+        """Find the scales; `scale` is the mean square of ``p_j - mean(P)``, 0 if it is rounding."""
         differences, mean, variance = _spread(gram)
         noise = _rounding(gram)
         scale = float(np.trace(differences) / max(1, gram.n_models - 1))
@@ -312,7 +318,7 @@ class _Ridge:
 
     @property
     def scale(self) -> float:
-        """Mean variance of ``p_j - mean(P)``, which penalties are multiples of."""
+        """Mean square of ``p_j - mean(P)``, which penalties are multiples of."""
         return self.columns.scale
 
     def inverse(self, alphas: np.ndarray) -> np.ndarray:

@@ -284,6 +284,21 @@ def test_repeats_are_seen(kind):
     assert found == (3 if kind in {"numbers", "ties"} else 1)
 
 
+def test_repeats_of_classes_in_any_order():
+    """Classes come as --classes lists them."""
+    row = np.tile(np.arange(N), 3)
+    P, truth = repeated(row, np.random.default_rng(0).integers(2, size=N), np.array([0, 1]))
+    turned = Predictions.of(P.filled()[:, :, ::-1], classes=[1, 0], names=P.names)
+    assert times_repeated(turned, truth) == times_repeated(P, truth) == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_target_that_does_not_vary_gives_no_warning():
+    """Its slope is not looked for."""
+    P = Predictions.of(np.random.default_rng(0).normal(size=(N, 3)))
+    assert times_repeated(P, np.full(N, 5.0)) == 1
+
+
 @pytest.mark.parametrize("times", [5, 24])
 def test_levels_and_seasons_are_no_repeats(times):
     """Truths recur, and rows do not: errors tell."""

@@ -268,6 +268,7 @@ class TestShrunkRidge:
             ({"alphas": []}, "positive"),
             ({"alphas": [0.0, 1.0]}, "positive"),
             ({"alphas": [np.nan]}, "positive"),
+            ({"alphas": "auto"}, "positive numbers or None; got 'auto'"),
         ],
     )
     def test_unusable_settings(self, options, text):

@@ -28,6 +28,7 @@ from scikd.stacking import (
     freeze,
     load_frozen,
 )
+from scikd.stacking._predictions import Predictions
 
 RANDOM = np.random.default_rng(0)
 N, M, C = 240, 6, 3
@@ -56,7 +57,7 @@ POOLS = {
     "log": LogPool(),
     "log about the geometric mean": LogPool(centre="geometric"),
     "meta": MetaClassifier(**QUICK),
-    "meta log": MetaClassifier("log", **QUICK),
+    "meta greedy": MetaClassifier("greedy", detector=False, **QUICK),
 }
 
 
@@ -167,6 +168,34 @@ def test_the_file_is_small_and_plain(fitted, tmp_path):
     by_hand = read["intercept"] + sum(w * row[name] for name, w in read["weights"].items())
     assert by_hand == pytest.approx(model.predict(pd.DataFrame(wide[:1], columns=names))[0])
     assert len(text) < size_on_disk(model)
+
+
+@pytest.mark.parametrize("limits", [(-1.0, np.inf), (-np.inf, 1.0)])
+def test_a_file_with_one_limit_is_json(tmp_path, limits):
+    """JSON has no infinity: what has no end is null."""
+    model = MetaRegressor(limits=limits, **QUICK).fit(P, y)
+    folder = model.freeze(P).save(tmp_path / "stack.scikd")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    read = json.loads((folder / MANIFEST).read_text(), parse_constant=refuse)["parameters"]
+    assert read["limits"] == [end if np.isfinite(end) else None for end in limits]
+    again = load_frozen(folder)
+    assert again.limits == limits
+    wide = dict(zip(model.names_, 9 * P.T, strict=True))
+    np.testing.assert_array_equal(again.predict(wide), model.predict(wide))
+
+
+def test_classes_in_another_order_are_refused():
+    """Predictions that know their classes are no bare numbers."""
+    frozen = freeze(MeanPool().fit(cube, labels))
+    names = [f"model{j}" for j in range(M)]
+    same = Predictions.of(cube, classes=["a", "b", "c"], names=names)
+    np.testing.assert_array_equal(frozen.predict_proba(same), frozen.predict_proba(cube))
+    turned = Predictions.of(cube[:, :, [2, 0, 1]], classes=["c", "a", "b"], names=names)
+    with pytest.raises(InvalidInputError, match=r"\['a', 'b', 'c'\]; got those of \['c', 'a'"):
+        frozen.predict_proba(turned)
 
 
 def test_the_formula_can_be_read(fitted):

@@ -366,11 +366,11 @@ class TestModels:
         assert abs(raw.weights_[0]) < 0.01
         assert cut.weights_[0] > 0.2
         np.testing.assert_array_equal(cut.predict(wild), cut.predict(np.clip(wild, low, high)))
-        given = MetaRegressor(limits=[low, high], **QUICK).fit(wild, y)
+        given = MetaRegressor(limits=np.array([low, high]), **QUICK).fit(wild, y)
         np.testing.assert_array_equal(given.weights_, cut.weights_)
         assert MetaRegressor(**QUICK).fit(P, np.ones(len(y))).limits_ is None
 
-    @pytest.mark.parametrize("limits", [(1, 0), (0, np.nan), (0,), ("a", "b")])
+    @pytest.mark.parametrize("limits", [(1, 0), (0, np.nan), (0,), ["a", "b"]])
     def test_unusable_limits(self, limits):
         with pytest.raises(InvalidInputError, match="Expected limits"):
             MetaRegressor(limits=limits).fit(*pool())
