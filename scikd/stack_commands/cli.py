@@ -117,6 +117,13 @@ def _say(meta: Any, seconds: float) -> None:
         f"{len(meta.required_models_)} of {n_models} models are needed, {dropped} were "
         f"dropped as redundant{mean}. It took {seconds:.3g} seconds."
     )
+    if getattr(meta, "limits_", None) is not None:
+        low, high = meta.limits_
+        most = meta.cut_.argmax()
+        typer.echo(
+            f"Predictions are cut to {low:.6g} ... {high:.6g}, which changed "
+            f"{meta.cut_.mean():.2%} of them, and of {meta.names_[most]} {meta.cut_[most]:.2%}."
+        )
     if meta.overfit_ is not None and meta.overfit_.declined:
         typer.echo(f"{meta.overfit_.reason} ({meta.overfit_})")
 

@@ -37,6 +37,9 @@ class StackOptions:
         further files are joined.
     combiner : str or None, default=None
         Name of a combiner, see MetaRegressor and MetaClassifier; None takes their default.
+    limits : tuple of str, default=("auto",)
+        What predictions of numbers are cut to: a lower and a higher number, "none", or "auto", the
+        range of the target widened by half of it on both sides.
     redundancy : {"residual", "published", "none"}, default="residual"
         Which models are dropped beforehand.
     features : tuple of str, default=()
@@ -58,6 +61,7 @@ class StackOptions:
     fold: str | None = None
     row_id: str | None = None
     combiner: str | None = None
+    limits: tuple[str, ...] = ("auto",)
     redundancy: Literal["residual", "published", "none"] = "residual"
     features: tuple[str, ...] = ()
     recipe: Literal["published", "none"] = "none"
@@ -70,6 +74,9 @@ class StackOptions:
                 "Expected neither features nor a recipe for classes; "
                 f"got {list(self.features)} and {self.recipe!r}."
             )
+            raise InvalidInputError(message)
+        if self.limits not in {("auto",), ("none",)} and len(self.limits) != 2:
+            message = f"Expected limits to be auto, none or two numbers; got {list(self.limits)}."
             raise InvalidInputError(message)
 
     def meta(self) -> Any:
@@ -86,4 +93,8 @@ class StackOptions:
         if self.classes:
             return MetaClassifier(**shared)
         recipe = None if self.recipe == "none" else self.recipe
-        return MetaRegressor(**shared, features=list(self.features) or None, recipe=recipe)
+        limits: Any = self.limits if len(self.limits) == 2 else self.limits[0]
+        limits = None if limits == "none" else limits
+        return MetaRegressor(
+            **shared, features=list(self.features) or None, recipe=recipe, limits=limits
+        )

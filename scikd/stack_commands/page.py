@@ -16,9 +16,9 @@ from scikd.stacking._predictions import Predictions
 __all__ = ["HELD_OUT", "n_dropped", "risk_table", "stack_report", "verdict"]
 
 HELD_OUT = (
-    "Rows were held out from every stage of the stack: filter, penalties, weights and blend. They "
-    "were not held out from the models that predicted the other rows, so that losses are too good "
-    "where models learn targets by heart."
+    "Rows were held out from every stage of the stack: filter, penalties and weights. They were "
+    "not held out from the models that predicted the other rows, so that losses are too good where "
+    "models learn targets by heart."
 )
 """What an outer score leaves out, and what it does not."""
 
@@ -174,24 +174,18 @@ def _weight_section(meta: Any, P: Any, y: np.ndarray, given: dict[str, Any]) -> 
         ends = meta.weight_intervals(P, y, **given, n_resamples=RESAMPLES)
     order = np.argsort(-np.abs(weights), kind="stable")
     reasons = {} if meta.redundancy_ is None else meta.redundancy_.reasons_
-    rows = [
-        [
-            meta.names_[j],
-            float(weights[j]),
-            None if ends is None else f"[{ends[0][j]:.3g}, {ends[1][j]:.3g}]",
-            str(reasons[meta.names_[j]]) if meta.names_[j] in reasons else "",
-        ]
-        for j in order
-    ]
-    table = Table(
-        "Weights",
-        ["model", said, "95 % interval", "dropped as"],
-        rows,
-        note=(
-            "Weights of a model and of its near copies trade places from sample to sample: wide "
-            "intervals of two models say that either would do."
-        ),
-    )
+    columns: dict[str, list[Any]] = {
+        "model": [meta.names_[j] for j in order],
+        said: [float(weights[j]) for j in order],
+    }
+    if ends is not None:
+        columns["95 % interval"] = [f"[{ends[0][j]:.3g}, {ends[1][j]:.3g}]" for j in order]
+    if reasons:
+        columns["dropped as"] = [str(reasons.get(meta.names_[j], "")) for j in order]
+    note = "Weights of a model and of its near copies trade places from sample to sample"
+    note += "." if ends is None else ": wide intervals of two models say that either would do."
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    table = Table("Weights", list(columns), rows, note=note)
     shown = order[:MOST_WEIGHTS]
 
     def draw(axes: Any) -> None:

@@ -144,6 +144,16 @@ class Predictions:
             values[rows] = _filled(block)
         return values
 
+    def beyond(self, limits: tuple[float, float] | None) -> np.ndarray:
+        """Return the share of every model's predictions that limits cut, shape (n_models,)."""
+        low, high = (-np.inf, np.inf) if limits is None else limits
+        cut, given = np.zeros(self.n_models), np.zeros(self.n_models)
+        for _, block in self.raw_blocks():
+            cut += ((block < low) | (block > high)).sum(axis=0)
+            given += (~np.isnan(block)).sum(axis=0)
+        share: np.ndarray = cut / np.maximum(given, 1.0)
+        return share
+
     def clipped(self, limits: tuple[float, float] | None) -> Predictions:
         """Return predictions that are cut to limits; the same if none is beyond them."""
         if limits is None or not any(

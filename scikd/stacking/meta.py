@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -12,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from scikd._table_inputs import require_target
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import InvalidInputError, StackingWarning
 from scikd.stacking._feature_columns import FeatureColumns
 from scikd.stacking._inputs import refuse_bare
 from scikd.stacking._linear import Combination, LinearCandidates, standard_combiners
@@ -24,6 +25,8 @@ from scikd.stacking.intervals import bootstrap_weights
 from scikd.stacking.kernels import combine_rows
 
 __all__ = ["MetaRegressor"]
+
+_MUCH = 0.5  # of a model's predictions: even a poor one predicts most rows within limits
 
 
 class MetaRegressor(RegressorMixin, BaseMeta):
@@ -85,6 +88,8 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         In the unit of y.
     feature_weights_ : ndarray of shape (n_meta_features,)
         Weights of the meta-features.
+    cut_ : ndarray of shape (n_models,)
+        Share of every model's predictions that was beyond the limits in `fit`.
     limits_ : tuple of float or None
         What predictions are cut to, in the unit of y.
     required_models_ : tuple of str
@@ -114,7 +119,8 @@ class MetaRegressor(RegressorMixin, BaseMeta):
     Warns
     -----
     StackingWarning
-        If the detector finds the combiner to overfit.
+        If the detector finds the combiner to overfit; or if limits cut more than half of what a
+        model predicts, which is then rather in another unit than y.
 
     See Also
     --------
@@ -149,6 +155,7 @@ class MetaRegressor(RegressorMixin, BaseMeta):
     weights_: np.ndarray
     intercept_: float
     limits_: tuple[float, float] | None
+    cut_: np.ndarray
 
     def __init__(
         self,
@@ -331,7 +338,17 @@ class MetaRegressor(RegressorMixin, BaseMeta):
         options = {"groups": groups, "fold": fold, "row_id": row_id}
         problem = check_problem(predictions, y, sample_weight, **options)
         self.limits_ = _limits_of(None if self.recipe else self.limits, problem)
+        self.cut_ = problem.P.beyond(self.limits_)
         problem = replace(problem, P=problem.P.clipped(self.limits_))
+        named = [
+            f"{problem.P.names[j]} ({self.cut_[j]:.0%})" for j in np.flatnonzero(self.cut_ > _MUCH)
+        ]
+        if named:
+            message = (
+                f"Most predictions of {', '.join(named)} are beyond {self.limits_}, and were cut. "
+                "Are they in the unit of y? limits=None leaves predictions as they are."
+            )
+            warnings.warn(message, StackingWarning, stacklevel=3)
         combiners, featured = standard_combiners(self.random_state), None
         if isinstance(self.combiner, LinearCombiner):
             combiners[self._default()] = self.combiner

@@ -77,13 +77,14 @@ class ShrunkRidge(LinearCombiner):
     -----
     The evidence [1]_ is the likelihood of the targets when the weights are drawn from a normal
     distribution around those of the plain mean, whose width the penalty stands for, and the
-    variance of the noise is unknown. With eigenvalues :math:`v_i` of the mean products of the
-    columns, the mean products :math:`q_i` of the eigenvectors with :math:`y - \bar p`, :math:`N`
-    groups of rows, and the penalty :math:`\lambda`, it is
+    variance of the noise is known as well as from one row that the mean has predicted. With
+    eigenvalues :math:`v_i` of the mean products of the columns, the mean products :math:`q_i` of
+    the eigenvectors with :math:`y - \bar p`, the mean square :math:`t` of that, :math:`N` groups
+    of rows, and the penalty :math:`\lambda`, it is
 
     .. math:: \log p(y \mid \lambda) = -\frac12 \sum_i \log\Bigl(1 + \frac{v_i}{\lambda}\Bigr)
-              - \frac N2 \log\Bigl(\overline{(y - \bar p)^2}
-              - \sum_i \frac{q_i^2}{v_i + \lambda}\Bigr) + \text{const}.
+              - \frac{N + 1}2 \log\Bigl(N t - N \sum_i \frac{q_i^2}{v_i + \lambda} + t\Bigr)
+              + \text{const}.
 
     Rows of one group, and copies of a row, count as one observation; groups of unequal weight as
     many as ``sum(w) ** 2 / sum(w ** 2)`` of equal ones.
@@ -336,8 +337,9 @@ class _Ridge:
         least = least if least > 1e-13 * self.target else 0.0
         left = least + explained @ (1.0 - self.values[there, None] * self.inverse(alphas)[there])
         spread = np.log1p(self.values[:, None] / (alphas * self.scale)).sum(axis=0)
+        noise = (n * left + self.target) / (n + 1)
         with np.errstate(divide="ignore"):  # where the plain mean is perfect
-            surprise: np.ndarray = 0.5 * (spread / n + np.log(left))
+            surprise: np.ndarray = 0.5 * (spread + (n + 1) * np.log(noise)) / n
         return surprise
 
     def weights(self, alphas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -116,6 +116,15 @@ def test_a_blend_that_gains_nothing_gives_way_and_the_commands_say_so(run, tmp_p
         table[name] = 10 * y + random.normal(size=N)
     source, stack = saved(table, tmp_path / "oof.csv"), tmp_path / "stack.scikd"
     options = ("--target", "y", "--combiner", "blend", *QUICK)
+    code, out, err = run("stack", "fit", source, *options, "--limits", "5", "-o", stack)
+    assert code != 0
+    assert "limits to be auto, none or two numbers" in err
+    code, out, _ = run(
+        *("stack", "fit", source, *options, "--limits", "-20", "--limits", "20"),
+        *("-o", tmp_path / "cut.scikd"),
+    )
+    assert code == 0
+    assert "cut to -20 ... 20, which changed" in out
     code, out, err = run("stack", "fit", source, *options, "-o", stack)
     assert code == 0, err
     weights = json.loads((stack / MANIFEST).read_text())["parameters"]["weights"]

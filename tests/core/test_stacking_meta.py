@@ -370,6 +370,17 @@ class TestModels:
         np.testing.assert_array_equal(given.weights_, cut.weights_)
         assert MetaRegressor(**QUICK).fit(P, np.ones(len(y))).limits_ is None
 
+    def test_models_in_another_unit_are_named(self):
+        """Nearly all that they predict is beyond what y can be."""
+        P, y = pool()
+        P[:, 3] *= 1000
+        with pytest.warns(StackingWarning, match=r"of model3 \(\d+%\) are beyond .* unit of y"):
+            model = MetaRegressor(**QUICK).fit(P, y)
+        low, high = model.limits_
+        np.testing.assert_allclose(
+            model.cut_, (np.abs(P - (low + high) / 2) > (high - low) / 2).mean(axis=0)
+        )
+
     @pytest.mark.parametrize("limits", [(1, 0), (0, np.nan), (0,), ["a", "b"]])
     def test_unusable_limits(self, limits):
         with pytest.raises(InvalidInputError, match="Expected limits"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_t
 
 
 def filled(P):
@@ -89,14 +89,18 @@ def left_out_losses(P, y, w, alphas, parts, **shape):
 
 
 def surprises(P, y, alphas, **shape):
-    """Minus the log density of the targets per row, at the likeliest noise; of every penalty."""
+    """Minus the log density of the targets per row, of every penalty.
+
+    Noise of unknown variance, with one row's worth of belief in the error of the mean, makes the
+    normal distribution one of Student, with one degree of freedom.
+    """
     ones = np.ones(len(y))
     X, mean = ridge_columns(P, P, ones, **shape)
     found = []
     for alpha in alphas:
         matrix = np.eye(len(y)) + X @ X.T / (alpha * scale_of(P, ones) * len(y))
-        noise = (y - mean) @ np.linalg.solve(matrix, y - mean) / len(y)
-        found.append(-multivariate_normal.logpdf(y, mean, noise * matrix) / len(y))
+        target = multivariate_t(mean, np.mean((y - mean) ** 2) * matrix, df=1)
+        found.append(-target.logpdf(y) / len(y))
     return np.array(found)
 
 
