@@ -16,39 +16,81 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .auditing import audit
+    from .backtesting import backtest, backtest_many
     from .features import Features, forward_returns, last_known, tips_features
+    from .luck import (
+        backtest_overfitting,
+        confidence_set,
+        deflated_sharpe_ratio,
+        probabilistic_sharpe_ratio,
+        sharpe_difference,
+        sharpe_interval,
+        superior_ability,
+    )
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
+    from .result import BacktestResult
     from .samples import Samples
+    from .signals import SignalStack, reference_models
     from .splits import Chronological, CombinatorialPurged, WalkForward
+    from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
     from .tips import TIPSRanker
 
 __all__ = [
+    "BacktestResult",
     "Chronological",
     "CombinatorialPurged",
     "Features",
     "Panel",
     "PlantedMarket",
     "Samples",
+    "SignalStack",
+    "Strategy",
     "TIPSRanker",
     "WalkForward",
     "align_scores",
+    "audit",
+    "backtest",
+    "backtest_many",
+    "backtest_overfitting",
+    "confidence_set",
+    "deflated_sharpe_ratio",
     "forward_returns",
     "last_known",
     "make_panel",
+    "probabilistic_sharpe_ratio",
     "read_members",
     "read_panel",
     "read_scores",
+    "reference_models",
+    "sharpe_difference",
+    "sharpe_interval",
+    "superior_ability",
     "tips_features",
 ]
 
 _HOMES = {
+    "auditing": ("audit",),
+    "backtesting": ("backtest", "backtest_many"),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
+    "luck": (
+        "backtest_overfitting",
+        "confidence_set",
+        "deflated_sharpe_ratio",
+        "probabilistic_sharpe_ratio",
+        "sharpe_difference",
+        "sharpe_interval",
+        "superior_ability",
+    ),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
+    "result": ("BacktestResult",),
     "samples": ("Samples",),
+    "signals": ("SignalStack", "reference_models"),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
+    "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
     "tips": ("TIPSRanker",),
 }
