@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .auditing import audit
     from .backtesting import backtest, backtest_many
     from .features import Features, forward_returns, last_known, tips_features
+    from .judging import judge
     from .luck import (
         backtest_overfitting,
         confidence_set,
@@ -58,6 +59,7 @@ __all__ = [
     "confidence_set",
     "deflated_sharpe_ratio",
     "forward_returns",
+    "judge",
     "last_known",
     "make_panel",
     "probabilistic_sharpe_ratio",
@@ -75,6 +77,7 @@ _HOMES = {
     "auditing": ("audit",),
     "backtesting": ("backtest", "backtest_many"),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
+    "judging": ("judge",),
     "luck": (
         "backtest_overfitting",
         "confidence_set",

@@ -28,15 +28,23 @@ def frozen(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """Scores that were checked against their panel."""
+    """Scores that were checked against their panel, and what was computed from them."""
 
     scores: np.ndarray
     panel: Panel
     eligible: np.ndarray = field(init=False)
+    _shared: dict[Any, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", _checked_scores(self.scores, self.panel))
         object.__setattr__(self, "eligible", _checked_counts(self.scores, self.panel))
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], Value]) -> Value:
+        """Return what was made for this key, or make it: several strategies may need it."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: Value = self._shared[key]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +77,8 @@ class Orders:
     at_open: bool
 
 
-def plan(signals: Signals, strategy: Strategy, shared: dict[Any, Any]) -> Orders:
-    """Work out the targets of a strategy; what others may need too is kept in `shared`."""
+def plan(signals: Signals, strategy: Strategy) -> Orders:
+    """Work out the targets of a strategy."""
     panel = signals.panel
     price, at_open = _prices(panel, strategy)
     rows = np.flatnonzero(signals.eligible)
@@ -89,7 +97,7 @@ def plan(signals: Signals, strategy: Strategy, shared: dict[Any, Any]) -> Orders
         )
         raise InvalidInputError(message)
     key = (len(rows), strategy.hold if alone else 0, strategy.phases, strategy.lag)
-    names, weights = _targets(signals, strategy, rows, key, shared)
+    names, weights = _targets(signals, strategy, rows, key)
     sleeves = np.zeros(len(rows), np.int64) if alone else (rows - first) % strategy.hold
     n_sleeves = 1 if alone else strategy.hold
     rows = rows + strategy.lag
@@ -162,24 +170,16 @@ def _some(panel: Panel, rows: np.ndarray) -> str:
 # -- targets -------------------------------------------------------------------------------------
 
 
-def _once(shared: dict[Any, Any], key: tuple[Any, ...], make: Callable[[], Value]) -> Value:
-    if key not in shared:
-        shared[key] = make()
-    found: Value = shared[key]
-    return found
-
-
 def _targets(
     signals: Signals,
     strategy: Strategy,
     rows: np.ndarray,
     key: tuple[Any, ...],
-    shared: dict[Any, Any],
 ) -> tuple[np.ndarray, np.ndarray]:
     cap = float(strategy.max_weight or np.inf)
     if strategy.select == "weights":
         given = ("given", key, strategy.gross, cap)
-        return _once(shared, given, lambda: _given(signals, rows, strategy.gross, cap))
+        return signals.once(given, lambda: _given(signals, rows, strategy.gross, cap))
     softmax = float(strategy.temperature) if strategy.weighting == "softmax" else np.inf
     sizes, wanted = _sizes(strategy, signals.eligible[rows])
     legs = 2 if strategy.select == "long_short" else 1
@@ -191,8 +191,7 @@ def _targets(
         from .kernels.weighting import weigh  # noqa: PLC0415 - as above
 
         member, scores = frozen(signals.panel.member), signals.scores
-        chosen = _once(
-            shared,
+        chosen = signals.once(
             ("chosen", lowest, *choice),
             lambda: select_rows(scores, member, rows, np.maximum(sizes, 1), lowest),
         )
@@ -208,7 +207,7 @@ def _targets(
         shorts, their = leg(lowest=True)
         return np.hstack([names, shorts]), np.hstack([weights, -their])
 
-    return _once(shared, ("targets", choice, softmax, strategy.gross, cap), both)
+    return signals.once(("targets", choice, softmax, strategy.gross, cap), both)
 
 
 def _sizes(strategy: Strategy, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ def run(
         np.zeros(n_sleeves, np.int64),
         np.zeros(n_assets),
         np.zeros(n_assets, np.int64),
+        np.zeros(n_assets),
         np.zeros(1, np.int64),
     )
     borrow = strategy.borrow_bps_per_year / 1e4 / YEAR if (orders.weights < 0).any() else 0.0
@@ -51,7 +52,11 @@ def run(
     )
     n = int(log.n_trades[0])
     return log._replace(
-        rows=log.rows[:n], assets=log.assets[:n], units=log.units[:n], prices=log.prices[:n]
+        rows=log.rows[:n],
+        assets=log.assets[:n],
+        units=log.units[:n],
+        prices=log.prices[:n],
+        held=log.held[:n],
     )
 
 
@@ -68,6 +73,7 @@ def weights(panel: Panel, orders: Orders, trades: Trades, equity: np.ndarray) ->
         trades.assets,
         trades.units,
         trades.prices,
+        trades.held,
         np.zeros(1, np.int64),
     )
     return dense_weights(_market(panel, orders), log, orders.span[0], equity)
@@ -95,6 +101,7 @@ def _log(orders: Orders, n_assets: int, limited: bool, keep_trades: bool) -> Log
         np.zeros(n_rows, np.int64),
         np.empty(room, np.int32),
         np.empty(room, np.int32),
+        np.empty(room),
         np.empty(room),
         np.empty(room),
         np.zeros(1, np.int64),

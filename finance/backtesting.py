@@ -65,7 +65,7 @@ from .panel import Panel
 from .result import BacktestResult
 from .strategy import Strategy
 
-__all__ = ["backtest", "backtest_many"]
+__all__ = ["backtest", "backtest_many", "benchmark_returns"]
 
 
 def backtest(
@@ -127,7 +127,7 @@ def backtest(
     strategy = strategy or Strategy()
     _warn_of_look_ahead([strategy])
     signals = Signals(scores, panel)
-    result = BacktestResult.of(signals, strategy, plan(signals, strategy, {}), initial=initial)
+    result = BacktestResult.of(signals, strategy, plan(signals, strategy), initial=initial)
     return result if benchmark is None else result.against(_benchmark(signals, result, benchmark))
 
 
@@ -173,8 +173,7 @@ def backtest_many(
         raise InvalidInputError("Expected at least one strategy; got none.")
     _warn_of_look_ahead(strategies)
     signals = Signals(scores, panel)
-    shared: dict[Any, Any] = {}
-    tasks = [(signals, one, plan(signals, one, shared), initial, False) for one in strategies]
+    tasks = [(signals, one, plan(signals, one), initial, False) for one in strategies]
     # Kernels release the GIL, so that threads suffice and nothing is copied to a worker.
     from joblib import parallel_config  # noqa: PLC0415 - only this function needs it
 
@@ -190,6 +189,24 @@ def backtest_many(
     if benchmark is None:
         return results
     return [one.against(_benchmark(signals, one, benchmark)) for one in results]
+
+
+def benchmark_returns(result: BacktestResult, benchmark: Any) -> np.ndarray:
+    """Return the returns of a benchmark in the rows of a result.
+
+    Parameters
+    ----------
+    result : BacktestResult
+        Says rows, lag and prices; one that was loaded from a file does not know its market.
+    benchmark : {"equal_weight", "buy_and_hold"} or numpy.ndarray
+        As in `backtest`.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n_rows,)
+        Without costs.
+    """
+    return _benchmark(result.signals, result, benchmark)
 
 
 def _warn_of_look_ahead(strategies: Sequence[Strategy]) -> None:
@@ -226,18 +243,24 @@ def _benchmark(signals: Signals, result: BacktestResult, benchmark: Any) -> np.n
 def _passive(signals: Signals, result: BacktestResult, benchmark: str) -> np.ndarray:
     strategy, n_dates = result.strategy, signals.panel.n_dates
     first, last = result.rows.start - strategy.lag, result.rows.stop - strategy.lag
-    decided = slice(first, last if benchmark == "equal_weight" else first + 1)
-    level = np.full(signals.scores.shape, np.nan)
-    level[decided] = np.where(signals.panel.member[decided], 0.0, np.nan)
-    passive = Strategy(
-        select="quantile",
-        quantile=1.0,
-        hold=1 if benchmark == "equal_weight" else n_dates,
-        phases=0,
-        lag=strategy.lag,
-        price=strategy.price,
-        cost_bps=0.0,
-        delisting_return=strategy.delisting_return,
-    )
-    own = Signals(level, signals.panel)
-    return BacktestResult.of(own, passive, plan(own, passive, {})).returns[: len(result.dates)]
+    daily = benchmark == "equal_weight"
+
+    def make() -> np.ndarray:
+        decided = slice(first, last if daily else first + 1)
+        level = np.full(signals.scores.shape, np.nan)
+        level[decided] = np.where(signals.panel.member[decided], 0.0, np.nan)
+        passive = Strategy(
+            select="quantile",
+            quantile=1.0,
+            hold=1 if daily else n_dates,
+            phases=0,
+            lag=strategy.lag,
+            price=strategy.price,
+            cost_bps=0.0,
+            delisting_return=strategy.delisting_return,
+        )
+        own = Signals(level, signals.panel)
+        return BacktestResult.of(own, passive, plan(own, passive)).returns[: last - first]
+
+    terms = (strategy.lag, strategy.price, strategy.delisting_return)
+    return signals.once(("passive", daily, first, last, *terms), make)

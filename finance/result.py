@@ -32,6 +32,7 @@ __all__ = ["BacktestResult", "Trades"]
 
 KIND = "scikd.finance.backtest"
 SERIES = ("equity", "gross_returns", "turnover", "costs", "fees", "n_held", "equity_of_sleeves")
+TRADES = ("rows", "assets", "units", "prices", "held")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +49,15 @@ class Trades:
         Bought, or sold where negative.
     prices : numpy.ndarray of shape (n_trades,)
         Price of one.
+    held : numpy.ndarray of shape (n_trades,)
+        Units of the asset in all sleeves after the trade.
     """
 
     rows: np.ndarray
     assets: np.ndarray
     units: np.ndarray
     prices: np.ndarray
+    held: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -145,7 +149,7 @@ class BacktestResult:
             log.fee / alive,
             log.n_names,
             log.equity,
-            Trades(log.rows, log.assets, log.units, log.prices) if keep_trades else None,
+            Trades(*(getattr(log, name) for name in TRADES)) if keep_trades else None,
             None,
             (signals, orders),
         )
@@ -171,9 +175,9 @@ class BacktestResult:
         """Share of the equity in each asset at each close, of shape (n_rows, n_assets)."""
         from ._run import weights  # noqa: PLC0415 - compiles on first use
 
-        if self.trades is None or self._source is None:
+        if self.trades is None:
             raise InvalidInputError("Weights follow from trades, which this result did not keep.")
-        signals, orders = self._source
+        signals, orders = self._known()
         return weights(signals.panel, orders, self.trades, self.equity)
 
     @cached_property
@@ -190,16 +194,30 @@ class BacktestResult:
         """As `ic`, of ranks (Spearman)."""
         return self._coefficients(rank=True)
 
-    def _coefficients(self, *, rank: bool) -> np.ndarray:
+    @property
+    def signals(self) -> Signals:
+        """The checked scores and their panel; not there in a result that was loaded."""
+        return self._known()[0]
+
+    def _known(self) -> tuple[Signals, Orders]:
         if self._source is None:
-            raise InvalidInputError("This result was loaded without its scores.")
-        signals, orders = self._source
-        rows = orders.rows
-        rows = rows[rows + self.strategy.hold < len(orders.price)]
-        scored = rows - self.strategy.lag
-        later = orders.price[rows + self.strategy.hold] / orders.price[rows] - 1.0
-        members = np.where(signals.panel.member[scored], signals.scores[scored], np.nan)
-        return information_coefficient(members, later, rank=rank)
+            message = "This result was loaded without its scores and prices. Run the backtest."
+            raise InvalidInputError(message)
+        return self._source
+
+    def _coefficients(self, *, rank: bool) -> np.ndarray:
+        signals, orders = self._known()
+        strategy = self.strategy
+
+        def make() -> np.ndarray:
+            rows = orders.rows[orders.rows + strategy.hold < len(orders.price)]
+            scored = rows - strategy.lag
+            later = orders.price[rows + strategy.hold] / orders.price[rows] - 1.0
+            members = np.where(signals.panel.member[scored], signals.scores[scored], np.nan)
+            return information_coefficient(members, later, rank=rank)
+
+        key = ("ic", rank, strategy.hold, strategy.phases, strategy.lag, orders.at_open)
+        return signals.once(key, make)
 
     def metrics(self) -> dict[str, Metric]:
         """Return all metrics by name, each with its convention."""
@@ -278,7 +296,10 @@ class BacktestResult:
         return pd.DataFrame(columns, index=pd.Index(self.dates.astype("M8[s]"), name="date"))
 
     def trades_frame(self) -> Any:
-        """Return a pandas.DataFrame with a row for each trade: date, asset, units, price, value."""
+        """Return a pandas.DataFrame with a row for each trade.
+
+        Its columns are date, asset, units, price, value, and the units held after it.
+        """
         import pandas as pd  # noqa: PLC0415 - the result itself needs no pandas
 
         if self.trades is None:
@@ -291,6 +312,7 @@ class BacktestResult:
                 "units": trades.units,
                 "price": trades.prices,
                 "value": trades.units * trades.prices,
+                "held": trades.held,
             }
         )
 
@@ -351,9 +373,7 @@ class BacktestResult:
             fees=arrays["fees"],
             n_held=arrays["n_held"],
             equity_of_sleeves=arrays["equity_of_sleeves"],
-            trades=Trades(
-                *(arrays[f"trades.{name}"] for name in ("rows", "assets", "units", "prices"))
-            ),
+            trades=Trades(*(arrays[f"trades.{name}"] for name in TRADES)),
             benchmark=arrays.get("benchmark"),
         )
         weights = np.zeros((len(dates), len(result.assets)))

@@ -3,7 +3,8 @@
 This package imports nothing; import the module that is needed:
 
 * :mod:`scikd.finance.kernels.selection`: the best or worst assets of every row of scores;
-* :mod:`scikd.finance.kernels.trailing`: features;
+* :mod:`scikd.finance.kernels.trailing`: statistics of the last days;
+* :mod:`scikd.finance.kernels.windows`: windows of features;
 * :mod:`scikd.finance.kernels.weighting`: their weights;
 * :mod:`scikd.finance.kernels.backtest`: the book that comes to these weights, drifts and pays.
 

@@ -44,6 +44,7 @@ class Book(NamedTuple):
     n_held: np.ndarray  # (n_sleeves,)
     last: np.ndarray  # (n_assets,) last prices
     holders: np.ndarray  # (n_assets,) how many sleeves hold an asset
+    total: np.ndarray  # (n_assets,) units in all sleeves
     n_names: np.ndarray  # (1,) how many assets are held
 
 
@@ -59,6 +60,7 @@ class Log(NamedTuple):
     assets: np.ndarray
     units: np.ndarray
     prices: np.ndarray
+    held: np.ndarray  # units in all sleeves after the trade
     n_trades: np.ndarray  # (1,)
 
 
@@ -69,6 +71,8 @@ class Desk(NamedTuple):
     asset: np.ndarray
     want: np.ndarray  # weight of `asset`
     old: np.ndarray  # its value
+    after: np.ndarray  # units that it is to come to
+    price: np.ndarray  # at which
 
 
 @njit(cache=True, nogil=True)
@@ -87,85 +91,88 @@ def last_rows(close: np.ndarray, price: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _trade(
-    book: Book, log: Log, s: Any, row: Any, n: Any, units: Any, price: Any, cost: Any
-) -> None:
-    """Buy units of an asset, or sell them; the cash of the sleeve is left to the caller."""
-    book.units[s, n] += units
-    value = abs(units) * price
-    log.traded[row] += value
-    log.cost[row] += cost * value
-    if log.rows.shape[0] > 0:
-        i = log.n_trades[0]
-        log.rows[i], log.assets[i], log.units[i], log.prices[i] = row, n, units, price
-        log.n_trades[0] = i + 1
+def _trade(book: Book, log: Log, desk: Desk, s: Any, row: Any, n: Any, cost: Any) -> Any:
+    """Come to the units that lie on the desk; return what that costs, for the caller to pay.
+
+    All at once: a call takes longer than a trade, as it counts references to every array.
+    """
+    paid = 0.0
+    for i in range(n):
+        name, after, price = desk.asset[i], desk.after[i], desk.price[i]
+        before = book.units[s, name]
+        if after == before:
+            continue
+        others = book.holders[name] - (before != 0.0)
+        holders = others + (after != 0.0)
+        book.n_names[0] += (holders > 0) - (book.holders[name] > 0)
+        book.holders[name] = holders
+        book.units[s, name] = after
+        # Without other holders the sum is known, and rounding has nothing to grow from.
+        book.total[name] = after if others == 0 else book.total[name] + (after - before)
+        value = abs(after - before) * price
+        log.traded[row] += value
+        paid += cost * value
+        if log.rows.shape[0] > 0:
+            place = log.n_trades[0]
+            log.rows[place], log.assets[place], log.prices[place] = row, name, price
+            log.units[place], log.held[place] = after - before, book.total[name]
+            log.n_trades[0] = place + 1
+    log.cost[row] += paid
+    return paid
 
 
 @njit(cache=True, nogil=True)
-def _hold(book: Book, s: Any, n: Any) -> None:
-    """Put an asset on the list of a sleeve."""
-    book.held[s, book.n_held[s]] = n
-    book.n_held[s] += 1
-    book.n_names[0] += book.holders[n] == 0
-    book.holders[n] += 1
-
-
-@njit(cache=True, nogil=True)
-def _let_go(book: Book, n: Any) -> None:
-    """Note that a sleeve does not hold an asset any more."""
-    book.holders[n] -= 1
-    book.n_names[0] -= book.holders[n] == 0
-
-
-@njit(cache=True, nogil=True)
-def _ruin(book: Book, log: Log, s: Any, row: Any) -> Any:
+def _ruin(book: Book, log: Log, desk: Desk, s: Any, row: Any) -> Any:
     """Close a sleeve that has lost everything; its value is 0 from now on."""
-    for n in range(book.units.shape[1]):
-        if book.units[s, n] != 0.0:
-            _trade(book, log, s, row, n, -book.units[s, n], book.last[n], 0.0)
-            book.units[s, n] = 0.0
-            _let_go(book, n)
+    n = 0
+    for name in range(book.units.shape[1]):
+        if book.units[s, name] != 0.0:
+            desk.asset[n], desk.after[n], desk.price[n] = name, 0.0, book.last[name]
+            n += 1
+    _trade(book, log, desk, s, row, n, 0.0)
     book.n_held[s] = 0
     book.cash[s] = 0.0
     return 0.0
 
 
 @njit(cache=True, nogil=True)
-def _mark(market: Market, terms: Terms, book: Book, log: Log, s: Any, t: Any, row: Any) -> Any:
-    """Value a sleeve at the close, after it was paid out what has disappeared for good."""
-    value, kept, paid = 0.0, 0, 0.0
-    for place in range(book.n_held[s]):
-        n = book.held[s, place]
-        price = market.close[t, n]
-        if np.isnan(price):
-            price = market.price[t, n]
-        if not np.isnan(price):
-            book.last[n] = price
-        elif t > market.last_row[n]:
-            units, price = book.units[s, n], book.last[n] * (1.0 + terms.delisting)
-            _trade(book, log, s, row, n, -units, price, terms.cost)
-            paid += units * price - terms.cost * abs(units) * price
-            book.units[s, n] = 0.0
-            _let_go(book, n)
-            continue
-        book.held[s, kept] = n
-        kept += 1
-        value += book.units[s, n] * book.last[n]
-    book.n_held[s] = kept
-    book.cash[s] += paid
-    value += book.cash[s]
-    return value if value > 0.0 else _ruin(book, log, s, row)
+def _mark(market: Market, terms: Terms, book: Book, log: Log, desk: Desk, t: Any, row: Any) -> None:
+    """Value all sleeves at the close, after they were paid out what has disappeared for good."""
+    for s in range(book.cash.shape[0]):
+        value, kept, gone = 0.0, 0, 0
+        for place in range(book.n_held[s]):
+            name = book.held[s, place]
+            price = market.close[t, name]
+            if np.isnan(price):
+                price = market.price[t, name]
+            if not np.isnan(price):
+                book.last[name] = price
+            elif t > market.last_row[name]:
+                price = book.last[name] * (1.0 + terms.delisting)
+                book.cash[s] += book.units[s, name] * price
+                desk.asset[gone], desk.after[gone], desk.price[gone] = name, 0.0, price
+                gone += 1
+                continue
+            book.held[s, kept] = name
+            kept += 1
+            value += book.units[s, name] * book.last[name]
+        book.n_held[s] = kept
+        if gone > 0:
+            book.cash[s] -= _trade(book, log, desk, s, row, gone, terms.cost)
+        value += book.cash[s]
+        log.equity[row, s] = value if value > 0.0 else _ruin(book, log, desk, s, row)
 
 
 @njit(cache=True, nogil=True)
-def _pay_fee(terms: Terms, book: Book, log: Log, s: Any, row: Any) -> None:
+def _pay_fees(terms: Terms, book: Book, log: Log, row: Any) -> None:
     """Pay for what was borrowed overnight, at the prices of the close before."""
-    short = 0.0
-    for place in range(book.n_held[s]):
-        n = book.held[s, place]
-        short -= min(book.units[s, n] * book.last[n], 0.0)
-    book.cash[s] -= terms.borrow * short
-    log.fee[row] += terms.borrow * short
+    for s in range(book.cash.shape[0]):
+        short = 0.0
+        for place in range(book.n_held[s]):
+            name = book.held[s, place]
+            short -= min(book.units[s, name] * book.last[name], 0.0)
+        book.cash[s] -= terms.borrow * short
+        log.fee[row] += terms.borrow * short
 
 
 @njit(cache=True, nogil=True)
@@ -199,11 +206,11 @@ def _collect(
     names: np.ndarray,
     weights: np.ndarray,
     desk: Desk,
-) -> tuple[Any, Any, Any, Any, Any]:
+) -> tuple[Any, Any, Any, Any]:
     """Put on the desk what can be traded: first what is held, then what is new.
 
-    Returns how much of it is held, and how much there is; how many positions stay, which move to
-    the head of the sleeve's list; the value of the sleeve, and what stays in absolute values.
+    Returns how much there is; how many positions stay, which move to the head of the sleeve's list;
+    the value of the sleeve, and what stays in absolute values.
     """
     for place in range(names.shape[0]):
         if names[place] >= 0:
@@ -224,7 +231,6 @@ def _collect(
             value += desk.old[n]
             n += 1
         desk.target[name] = 0.0
-    n_before = n
     for place in range(names.shape[0]):
         name = names[place]
         if name >= 0 and desk.target[name] != 0.0 and not np.isnan(market.price[t, name]):
@@ -232,7 +238,7 @@ def _collect(
             n += 1
         if name >= 0:
             desk.target[name] = 0.0
-    return n_before, n, kept, value, frozen
+    return n, kept, value, frozen
 
 
 @njit(cache=True, nogil=True)
@@ -249,9 +255,9 @@ def _renew(
     desk: Desk,
 ) -> Any:
     """Bring a sleeve to its new weights, at the prices of row t; return its value after costs."""
-    n_before, n, kept, value, frozen = _collect(market, book, s, t, names, weights, desk)
+    n, kept, value, frozen = _collect(market, book, s, t, names, weights, desk)
     if value <= 0.0:
-        return _ruin(book, log, s, row)
+        return _ruin(book, log, desk, s, row)
     book.n_held[s] = kept
     free = value - frozen / terms.gross
     money = _money(desk, n, free if free > _NOTHING * value else 0.0, terms.cost)
@@ -259,22 +265,19 @@ def _renew(
     for i in range(n):
         change += abs(desk.want[i] * money - desk.old[i])
     pace = min(1.0, terms.max_turnover * value / change) if change > 0.0 else 0.0
-    spent = 0.0
     for i in range(n):
-        name, price = desk.asset[i], market.price[t, desk.asset[i]]
-        step = pace * (desk.want[i] * money - desk.old[i])
-        spent += step + terms.cost * abs(step)
-        if step != 0.0:
-            _trade(book, log, s, row, name, step / price, price, terms.cost)
-        if pace == 1.0 and desk.want[i] * money == 0.0:
-            book.units[s, name] = 0.0
+        name, goal = desk.asset[i], desk.want[i] * money
+        price, step = market.price[t, name], pace * (goal - desk.old[i])
+        after = goal / price if pace == 1.0 else book.units[s, name] + step / price
+        desk.after[i], desk.price[i] = after, price
         book.last[name] = price
-        if i < n_before:
-            _let_go(book, name)
-        if book.units[s, name] != 0.0:
-            _hold(book, s, name)
-    book.cash[s] -= spent
-    return value - terms.cost * pace * change
+        book.cash[s] -= step
+        if after != 0.0:
+            book.held[s, book.n_held[s]] = name
+            book.n_held[s] += 1
+    paid = _trade(book, log, desk, s, row, n, terms.cost)
+    book.cash[s] -= paid
+    return value - paid
 
 
 @njit(cache=True, nogil=True)
@@ -304,18 +307,22 @@ def simulate(
     weights : numpy.ndarray of shape (n_renewals, width), float64
         Their weights.
     """
-    n_sleeves, n_assets = book.units.shape
-    asset = np.empty(n_assets, np.int32)
-    desk = Desk(np.zeros(n_assets), asset, np.empty(n_assets), np.empty(n_assets))
+    n_assets = book.last.shape[0]
+    desk = Desk(
+        np.zeros(n_assets),
+        np.empty(n_assets, np.int32),
+        np.empty(n_assets),
+        np.empty(n_assets),
+        np.empty(n_assets),
+        np.empty(n_assets),
+    )
     i = 0
     for t in range(span[0], span[1]):
         row = t - span[0]
         if terms.borrow > 0.0:
-            for s in range(n_sleeves):
-                _pay_fee(terms, book, log, s, row)
+            _pay_fees(terms, book, log, row)
         if not market.at_open:
-            for s in range(n_sleeves):
-                log.equity[row, s] = _mark(market, terms, book, log, s, t, row)
+            _mark(market, terms, book, log, desk, t, row)
         while i < rows.shape[0] and rows[i] == t:
             s = sleeves[i]
             log.equity[row, s] = _renew(
@@ -323,8 +330,7 @@ def simulate(
             )
             i += 1
         if market.at_open:
-            for s in range(n_sleeves):
-                log.equity[row, s] = _mark(market, terms, book, log, s, t, row)
+            _mark(market, terms, book, log, desk, t, row)
         log.n_names[row] = book.n_names[0]
 
 
@@ -352,7 +358,7 @@ def dense_weights(market: Market, log: Log, start: Any, equity: np.ndarray) -> n
     i = 0
     for row in range(n_rows):
         while i < log.rows.shape[0] and log.rows[i] == row:
-            units[log.assets[i]] += log.units[i]
+            units[log.assets[i]] = log.held[i]
             last[log.assets[i]] = log.prices[i]
             i += 1
         for n in range(n_assets):
@@ -362,9 +368,6 @@ def dense_weights(market: Market, log: Log, start: Any, equity: np.ndarray) -> n
             if np.isnan(price):
                 price = market.price[start + row, n]
             last[n] = last[n] if np.isnan(price) else price
-            value = units[n] * last[n]
-            if abs(value) <= _NOTHING * equity[row]:
-                units[n] = value = 0.0
             if equity[row] > 0.0:
-                weights[row, n] = value / equity[row]
+                weights[row, n] = units[n] * last[n] / equity[row]
     return weights

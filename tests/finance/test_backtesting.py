@@ -400,6 +400,8 @@ def test_frames_and_trades_tell_the_same_story():
     held = sum(units[asset] * last[asset] for asset in units.index if abs(units[asset]) > 1e-9)
     assert cash + held == pytest.approx(frame["equity"].iloc[-1])
     assert "Sharpe" in repr(result)
+    after = trades.groupby("asset")["held"].last()
+    np.testing.assert_allclose(after, units[after.index], atol=1e-12)
 
 
 def test_every_metric_says_its_convention():

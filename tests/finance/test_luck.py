@@ -12,9 +12,11 @@ from scikd.exceptions import InvalidInputError
 from scikd.finance import (
     Strategy,
     backtest,
+    backtest_many,
     backtest_overfitting,
     confidence_set,
     deflated_sharpe_ratio,
+    judge,
     make_panel,
     probabilistic_sharpe_ratio,
     sharpe_difference,
@@ -214,6 +216,32 @@ def test_shuffled_scores_earn_nothing_that_can_be_told_from_zero():
     assert stats.kstest(t_values, "norm").pvalue > 0.01
     true = backtest(market.scores, market.panel, Strategy(select="long_short", k=5, cost_bps=10))
     assert probabilistic_sharpe_ratio(true.returns) > 0.999
+
+
+def test_all_that_was_tried_is_judged_at_once():
+    market = make_panel(800, 30, seed=3, signal=0.2, fields=("close",))
+    luck = np.random.default_rng(0).standard_normal(market.scores.shape)
+    configurations = [Strategy(k=k, hold=hold) for k in (3, 6) for hold in (1, 2)]
+    lucky = judge(backtest_many(luck, market.panel, configurations), n_resamples=200)
+    assert lucky.n_tried == 4
+    assert lucky.deflated_sharpe < 0.9
+    assert min(lucky.superior.values()) > 0.05
+
+    able = backtest_many(market.scores, market.panel, configurations)
+    named = {f"k={one.strategy.k}, hold={one.strategy.hold}": one for one in able}
+    found = judge(named, n_resamples=200)
+    assert set(found.confidence_set) < set(named)
+    # The set is of mean returns, which are higher with fewer names, as is their spread.
+    assert max(named, key=lambda name: named[name].returns.mean()) in found.confidence_set
+    assert found.deflated_sharpe > 0.95
+    assert found.superior["equal_weight"] < 0.05
+    assert found.differences["buy_and_hold"].low > 0
+    assert found.first == str(max(one.dates[0] for one in able))
+    with pytest.raises(InvalidInputError, match="two at least; got 1"):
+        judge(able[:1])
+    short = backtest_many(luck[:30], market.panel.select(slice(0, 30)), configurations)
+    with pytest.raises(InvalidInputError, match="32 rows in common; got 29"):
+        judge(short)
 
 
 # -- refusals ------------------------------------------------------------------------------------

@@ -139,8 +139,11 @@ class Sleeve:
             self.cash -= pace * step + self.rate * abs(pace * step)
             self.cost += self.rate * abs(pace * step)
             self.traded += abs(pace * step)
-            self.units[n] = self.units.get(n, 0.0) + pace * step / prices[n]
-            if self.units[n] == 0 or (pace == 1.0 and weights.get(n, 0.0) * money == 0.0):
+            if pace == 1.0:
+                self.units[n] = weights.get(n, 0.0) * money / prices[n]
+            else:
+                self.units[n] = self.units.get(n, 0.0) + pace * step / prices[n]
+            if self.units[n] == 0:
                 del self.units[n]
             self.last[n] = prices[n]
 
