@@ -49,14 +49,14 @@ def market_rows(market: Market, scores: Scores, n_resamples: int = 2000) -> list
     n_resamples : int
         Of the bootstrap.
     """
-    results = {
-        (name, seed): _traded(market, name, table)
-        for seed, of_seed in scores.items()
-        for name, table in of_seed.items()
-    }
     of_models: dict[str, dict[int, BacktestResult]] = {}
-    for (name, seed), result in results.items():
-        of_models.setdefault(name, {})[seed] = result
+    for seed, of_seed in scores.items():
+        for name, table in of_seed.items():
+            seeds = of_models.setdefault(name, {})
+            # What does not depend on the seed was tried once.
+            if not any(np.array_equal(scores[s][name], table, equal_nan=True) for s in seeds):
+                seeds[seed] = _traded(market, name, table)
+    results = {(name, seed): one for name, all_ in of_models.items() for seed, one in all_.items()}
     published = {key: _published(market, scores[key[1]][key[0]]) for key in results}
     numbers = {key: _numbers(one, n_resamples) | published[key] for key, one in results.items()}
     means = [

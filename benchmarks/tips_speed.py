@@ -47,24 +47,24 @@ class _Plain(nn.Module):
 
 def run(quick: bool = False) -> list[Row]:
     """Run all; about a minute, or a few seconds with `quick`."""
-    repeats = 2 if quick else 25
+    repeats, stocks = (1, 50) if quick else (25, STOCKS)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            return [*_against_torch(repeats), *_against_ensemble(repeats)]
+            return [*_against_torch(stocks, repeats), *_against_ensemble(stocks, repeats)]
     finally:
         torch.set_num_threads(threads)
 
 
-def _against_torch(repeats: int) -> list[Row]:
-    windows, rows = torch.randn(STOCKS, 20, 8), []
+def _against_torch(stocks: int, repeats: int) -> list[Row]:
+    windows, rows = torch.randn(stocks, 20, 8), []
     for readout in ("mean", "last"):
         ours = Ranker(RankerSettings(readout=readout))
         plain = _Plain(ours)
         for task, make in (("scoring", _scoring), ("training", _training)):
             seconds = alternate([make(model, windows) for model in (ours, plain)], repeats)
-            value, peer = (STOCKS / one for one in seconds)
+            value, peer = (stocks / one for one in seconds)
             one = row(
                 f"{task}, read-out {readout}", value, "stock-days/s", "TransformerEncoder", peer
             )
@@ -73,12 +73,12 @@ def _against_torch(repeats: int) -> list[Row]:
     return rows
 
 
-def _against_ensemble(repeats: int) -> list[Row]:
-    windows, rows = torch.randn(STOCKS, 20, 8), []
+def _against_ensemble(stocks: int, repeats: int) -> list[Row]:
+    windows, rows = torch.randn(stocks, 20, 8), []
     teachers = [make(RankerSettings()) for make in TEACHERS.values()]
     for readout in ("mean", "last"):
         student = Ranker(RankerSettings(readout=readout))
-        name = f"student, read-out {readout}, {STOCKS} stocks"
+        name = f"student, read-out {readout}, {stocks} stocks"
         peer = f"{len(teachers)} teachers"
         macs = [sum(_macs(one, windows) for one in models) for models in ([student], teachers)]
         rows.append(row(f"{name}: multiply-adds", float(macs[0]), "MAC", peer, float(macs[1])))
