@@ -40,6 +40,7 @@ from scikd.finance import (
     tips_features,
 )
 from scikd.finance.backbone import Ranker, RankerSettings
+from scikd.finance.recurrent import RecurrentRanker, RecurrentSettings
 from scikd.finance.training import RankerTraining, predict_scores, train_ranker
 from scikd.harmonise import Harmoniser
 from scikd.stacking import MetaRegressor
@@ -183,21 +184,6 @@ def _tips(market: Market, seed: int, plan: Plan, folder: Path) -> dict[str, np.n
     return scores | _network(market, SMALL, seed, plan, np.mean(each, axis=0), folder / "small")
 
 
-class _GRU(torch.nn.Module):
-    """Two recurrent layers and the head of `Ranker`."""
-
-    def __init__(self, n_features: int, dim: int = 64) -> None:
-        super().__init__()
-        self.embed = torch.nn.Linear(n_features, dim)
-        self.layers = torch.nn.GRU(dim, dim, num_layers=2, batch_first=True)
-        self.head = torch.nn.Sequential(
-            torch.nn.Linear(dim, dim), torch.nn.ReLU(), torch.nn.Linear(dim, 1)
-        )
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        return self.head(self.layers(self.embed(windows))[0][:, -1])[:, 0]
-
-
 def _network(
     market: Market,
     name: str,
@@ -211,8 +197,11 @@ def _network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         readout = "mean" if targets is None else "last"
-        settings = RankerSettings(samples.n_features, readout=readout)
-        model = _GRU(samples.n_features) if name == "GRU" else Ranker(settings)
+        model = (
+            RecurrentRanker(RecurrentSettings("gru", samples.n_features))
+            if name == "GRU"
+            else Ranker(RankerSettings(samples.n_features, readout=readout))
+        )
     options = RankerTraining(
         plan.epochs,
         learning_rate=plan.learning_rate,
@@ -237,7 +226,7 @@ def _reference(market: Market, name: str, seed: int) -> dict[str, np.ndarray]:
 
 def _stack(market: Market, seed: int) -> dict[str, np.ndarray]:
     """Return the scores of a stack of the two that was taught on the days of training only."""
-    models = reference_models(seed=seed)
+    models = reference_models(("ridge", "lightgbm"), seed=seed)
     stack = SignalStack(models, horizon=HORIZON, every=market.every, progress=False)
     return {"stack of both": stack.fit(market.training).predict(market.later)}
 

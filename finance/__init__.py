@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         sharpe_interval,
         superior_ability,
     )
+    from .network import NetworkRanker
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
+    from .regimes import RegimeAlignment, Regimes, market_regimes, regime_alignment
     from .result import BacktestResult
     from .samples import Samples
     from .signals import SignalStack, reference_models
@@ -44,8 +46,11 @@ __all__ = [
     "Chronological",
     "CombinatorialPurged",
     "Features",
+    "NetworkRanker",
     "Panel",
     "PlantedMarket",
+    "RegimeAlignment",
+    "Regimes",
     "Samples",
     "SignalStack",
     "Strategy",
@@ -62,11 +67,13 @@ __all__ = [
     "judge",
     "last_known",
     "make_panel",
+    "market_regimes",
     "probabilistic_sharpe_ratio",
     "read_members",
     "read_panel",
     "read_scores",
     "reference_models",
+    "regime_alignment",
     "sharpe_difference",
     "sharpe_interval",
     "superior_ability",
@@ -87,8 +94,10 @@ _HOMES = {
         "sharpe_interval",
         "superior_ability",
     ),
+    "network": ("NetworkRanker",),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
+    "regimes": ("RegimeAlignment", "Regimes", "market_regimes", "regime_alignment"),
     "result": ("BacktestResult",),
     "samples": ("Samples",),
     "signals": ("SignalStack", "reference_models"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -36,7 +35,8 @@ from .splits import WalkForward
 
 __all__ = ["SignalStack", "reference_models"]
 
-REFERENCES = ("ridge", "lightgbm")
+REFERENCES = ("ridge", "lightgbm", "vanilla")
+NETWORKS = ("vanilla", "gru", "tcn", "past", "future", "patch", "alibi", "periodic", "relative")
 RIDGE_PENALTY = 1e5
 SMALLEST_SLOPE = 0.01  # rank correlation of the plain mean, below which it is not believed to lie
 DAY_MARK = 1e-9  # tells equal rows of two days apart, which are no copies of one another
@@ -390,35 +390,52 @@ class _RankRegressor(MetaRegressor):
         return replace(given, values=given.values * self.scale_)
 
 
-def reference_models(names: Sequence[str] = REFERENCES, *, seed: int = 0) -> list[tuple[str, Any]]:
+def reference_models(
+    names: Sequence[str] = REFERENCES, *, seed: int = 0, **training: Any
+) -> list[tuple[str, Any]]:
     """Return plain models that every other has to beat.
 
     Parameters
     ----------
-    names : sequence of str, default=("ridge", "lightgbm")
+    names : sequence of str, default=("ridge", "lightgbm", "vanilla")
         Which: ``"ridge"``, whose penalty expects a rank correlation of 0.04 of 160 features;
-        ``"lightgbm"``, 200 small trees.
+        ``"lightgbm"``, 200 small trees; ``"vanilla"``, ``"gru"``, ``"tcn"`` or
+        another network of `scikd.finance.NetworkRanker`.
     seed : int, default=0
         Of random choices.
+    **training
+        Parameters of networks, see `scikd.finance.NetworkRanker`: ``epochs``, ``look_back``, ...
 
     Returns
     -------
     list of (str, estimator)
-        As `SignalStack` takes them; each can also be fitted by itself, to flat windows and ranks.
+        As `SignalStack` takes them; each can also be fitted by itself, to windows (flat ones for
+        ridge and LightGBM) and ranks.
 
     Raises
     ------
     InvalidInputError
         If there is no such model.
     MissingExtraError
-        If LightGBM is asked for and not installed.
+        If LightGBM or torch is needed and not installed.
     """
-    makers: dict[str, Callable[[], Any]] = {"ridge": _ridge, "lightgbm": partial(_lightgbm, seed)}
-    unknown = [names] if isinstance(names, str) else [one for one in names if one not in makers]
+    known = ("ridge", "lightgbm", *NETWORKS)
+    unknown = [names] if isinstance(names, str) else [one for one in names if one not in known]
     if unknown:
-        message = f"Expected a list of names out of {list(makers)}; got {unknown}."
+        message = f"Expected a list of names out of {list(known)}; got {unknown}."
         raise InvalidInputError(message)
-    return [(name, makers[name]()) for name in names]
+    made: list[tuple[str, Any]] = []
+    for name in names:
+        if name == "ridge":
+            made.append((name, _ridge()))
+        elif name == "lightgbm":
+            made.append((name, _lightgbm(seed)))
+        else:
+            require("torch", extra="finance", feature=f"The reference {name!r}")
+            from .network import NetworkRanker  # noqa: PLC0415 - torch is for use
+
+            made.append((name, NetworkRanker(name, random_state=seed, **training)))
+    return made
 
 
 def _ridge() -> Any:

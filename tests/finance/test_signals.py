@@ -288,8 +288,8 @@ def test_inputs_are_told_apart_by_what_a_model_sees(market):
 
 def test_references_can_be_stacked(market):
     pytest.importorskip("lightgbm")
-    models = reference_models(seed=1)
-    assert [name for name, _ in models] == ["ridge", "lightgbm"]
+    assert [name for name, _ in reference_models()] == ["ridge", "lightgbm", "vanilla"]
+    models = reference_models(["ridge", "lightgbm"], seed=1)
     models[1][1].set_params(n_estimators=5, n_jobs=1)
     stack = stack_of(models, splitter=WalkForward.for_label(1, n_splits=2)).fit(market.panel)
     assert max(map(abs, stack.weights_.values())) == 1
