@@ -16,37 +16,75 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .backtesting import backtest, backtest_many
     from .features import Features, forward_returns, last_known, tips_features
+    from .judging import judge
+    from .luck import (
+        backtest_overfitting,
+        confidence_set,
+        deflated_sharpe_ratio,
+        probabilistic_sharpe_ratio,
+        sharpe_difference,
+        sharpe_interval,
+        superior_ability,
+    )
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
+    from .result import BacktestResult
     from .samples import Samples
     from .splits import Chronological, CombinatorialPurged, WalkForward
+    from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
 
 __all__ = [
+    "BacktestResult",
     "Chronological",
     "CombinatorialPurged",
     "Features",
     "Panel",
     "PlantedMarket",
     "Samples",
+    "Strategy",
     "WalkForward",
     "align_scores",
+    "backtest",
+    "backtest_many",
+    "backtest_overfitting",
+    "confidence_set",
+    "deflated_sharpe_ratio",
     "forward_returns",
+    "judge",
     "last_known",
     "make_panel",
+    "probabilistic_sharpe_ratio",
     "read_members",
     "read_panel",
     "read_scores",
+    "sharpe_difference",
+    "sharpe_interval",
+    "superior_ability",
     "tips_features",
 ]
 
 _HOMES = {
+    "backtesting": ("backtest", "backtest_many"),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
+    "judging": ("judge",),
+    "luck": (
+        "backtest_overfitting",
+        "confidence_set",
+        "deflated_sharpe_ratio",
+        "probabilistic_sharpe_ratio",
+        "sharpe_difference",
+        "sharpe_interval",
+        "superior_ability",
+    ),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
+    "result": ("BacktestResult",),
     "samples": ("Samples",),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
+    "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

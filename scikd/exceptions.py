@@ -13,6 +13,7 @@ Each is also the builtin that a caller would think of catching::
 
     ScikdWarning              (UserWarning)
     ├── DistillationWarning                   distilling is expected to hurt, or was declined
+    ├── LookAheadWarning                      a backtest trades on what nobody could know in time
     ├── MissingPredictionsWarning             a teacher failed, and is left out there
     └── StackingWarning                       a combiner was found to overfit, and was declined
 """
@@ -23,6 +24,7 @@ __all__ = [
     "CorruptFileError",
     "DistillationWarning",
     "InvalidInputError",
+    "LookAheadWarning",
     "MismatchedLabelsError",
     "MissingExtraError",
     "MissingPredictionsWarning",
@@ -73,6 +75,10 @@ class ScikdWarning(UserWarning):
 
 class DistillationWarning(ScikdWarning):
     """Distilling is expected to hurt, or was declined."""
+
+
+class LookAheadWarning(ScikdWarning):
+    """A backtest trades on what nobody could know in time."""
 
 
 class MissingPredictionsWarning(ScikdWarning):
