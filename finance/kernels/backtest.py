@@ -71,6 +71,8 @@ class Desk(NamedTuple):
     asset: np.ndarray
     want: np.ndarray  # weight of `asset`
     old: np.ndarray  # its value
+    after: np.ndarray  # units that it is to come to
+    price: np.ndarray  # at which
 
 
 @njit(cache=True, nogil=True)
@@ -89,62 +91,77 @@ def last_rows(close: np.ndarray, price: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _trade(
-    book: Book, log: Log, s: Any, row: Any, n: Any, after: Any, price: Any, cost: Any
-) -> Any:
-    """Come to so many units of an asset; return what that costs, which the caller has to pay."""
-    before, others = book.units[s, n], book.holders[n] - (book.units[s, n] != 0.0)
-    holders = others + (after != 0.0)
-    book.n_names[0] += (holders > 0) - (book.holders[n] > 0)
-    book.holders[n] = holders
-    book.units[s, n] = after
-    # Without other holders the sum is known, and rounding has nothing to grow from.
-    book.total[n] = after if others == 0 else book.total[n] + (after - before)
-    value = abs(after - before) * price
-    log.traded[row] += value
-    log.cost[row] += cost * value
-    if log.rows.shape[0] > 0:
-        i = log.n_trades[0]
-        log.rows[i], log.assets[i], log.prices[i] = row, n, price
-        log.units[i], log.held[i] = after - before, book.total[n]
-        log.n_trades[0] = i + 1
-    return cost * value
+def _trade(book: Book, log: Log, desk: Desk, s: Any, row: Any, n: Any, cost: Any) -> Any:
+    """Come to the units that lie on the desk; return what that costs, for the caller to pay.
+
+    All at once: a call takes longer than a trade, as it counts references to every array.
+    """
+    paid = 0.0
+    for i in range(n):
+        name, after, price = desk.asset[i], desk.after[i], desk.price[i]
+        before = book.units[s, name]
+        if after == before:
+            continue
+        others = book.holders[name] - (before != 0.0)
+        holders = others + (after != 0.0)
+        book.n_names[0] += (holders > 0) - (book.holders[name] > 0)
+        book.holders[name] = holders
+        book.units[s, name] = after
+        # Without other holders the sum is known, and rounding has nothing to grow from.
+        book.total[name] = after if others == 0 else book.total[name] + (after - before)
+        value = abs(after - before) * price
+        log.traded[row] += value
+        paid += cost * value
+        if log.rows.shape[0] > 0:
+            place = log.n_trades[0]
+            log.rows[place], log.assets[place], log.prices[place] = row, name, price
+            log.units[place], log.held[place] = after - before, book.total[name]
+            log.n_trades[0] = place + 1
+    log.cost[row] += paid
+    return paid
 
 
 @njit(cache=True, nogil=True)
-def _ruin(book: Book, log: Log, s: Any, row: Any) -> Any:
+def _ruin(book: Book, log: Log, desk: Desk, s: Any, row: Any) -> Any:
     """Close a sleeve that has lost everything; its value is 0 from now on."""
-    for n in range(book.units.shape[1]):
-        if book.units[s, n] != 0.0:
-            _trade(book, log, s, row, n, 0.0, book.last[n], 0.0)
+    n = 0
+    for name in range(book.units.shape[1]):
+        if book.units[s, name] != 0.0:
+            desk.asset[n], desk.after[n], desk.price[n] = name, 0.0, book.last[name]
+            n += 1
+    _trade(book, log, desk, s, row, n, 0.0)
     book.n_held[s] = 0
     book.cash[s] = 0.0
     return 0.0
 
 
 @njit(cache=True, nogil=True)
-def _mark(market: Market, terms: Terms, book: Book, log: Log, s: Any, t: Any, row: Any) -> Any:
+def _mark(
+    market: Market, terms: Terms, book: Book, log: Log, desk: Desk, s: Any, t: Any, row: Any
+) -> Any:
     """Value a sleeve at the close, after it was paid out what has disappeared for good."""
-    value, kept, paid = 0.0, 0, 0.0
+    value, kept, gone = 0.0, 0, 0
     for place in range(book.n_held[s]):
-        n = book.held[s, place]
-        price = market.close[t, n]
+        name = book.held[s, place]
+        price = market.close[t, name]
         if np.isnan(price):
-            price = market.price[t, n]
+            price = market.price[t, name]
         if not np.isnan(price):
-            book.last[n] = price
-        elif t > market.last_row[n]:
-            price = book.last[n] * (1.0 + terms.delisting)
-            paid += book.units[s, n] * price
-            paid -= _trade(book, log, s, row, n, 0.0, price, terms.cost)
+            book.last[name] = price
+        elif t > market.last_row[name]:
+            price = book.last[name] * (1.0 + terms.delisting)
+            book.cash[s] += book.units[s, name] * price
+            desk.asset[gone], desk.after[gone], desk.price[gone] = name, 0.0, price
+            gone += 1
             continue
-        book.held[s, kept] = n
+        book.held[s, kept] = name
         kept += 1
-        value += book.units[s, n] * book.last[n]
+        value += book.units[s, name] * book.last[name]
     book.n_held[s] = kept
-    book.cash[s] += paid
+    if gone > 0:
+        book.cash[s] -= _trade(book, log, desk, s, row, gone, terms.cost)
     value += book.cash[s]
-    return value if value > 0.0 else _ruin(book, log, s, row)
+    return value if value > 0.0 else _ruin(book, log, desk, s, row)
 
 
 @njit(cache=True, nogil=True)
@@ -240,7 +257,7 @@ def _renew(
     """Bring a sleeve to its new weights, at the prices of row t; return its value after costs."""
     n, kept, value, frozen = _collect(market, book, s, t, names, weights, desk)
     if value <= 0.0:
-        return _ruin(book, log, s, row)
+        return _ruin(book, log, desk, s, row)
     book.n_held[s] = kept
     free = value - frozen / terms.gross
     money = _money(desk, n, free if free > _NOTHING * value else 0.0, terms.cost)
@@ -248,23 +265,19 @@ def _renew(
     for i in range(n):
         change += abs(desk.want[i] * money - desk.old[i])
     pace = min(1.0, terms.max_turnover * value / change) if change > 0.0 else 0.0
-    spent = 0.0
     for i in range(n):
-        name, price = desk.asset[i], market.price[t, desk.asset[i]]
-        goal = desk.want[i] * money
-        spent += pace * (goal - desk.old[i])
-        if pace == 1.0:
-            after = goal / price
-        else:
-            after = book.units[s, name] + pace * (goal - desk.old[i]) / price
-        if after != book.units[s, name]:
-            spent += _trade(book, log, s, row, name, after, price, terms.cost)
+        name, goal = desk.asset[i], desk.want[i] * money
+        price, step = market.price[t, name], pace * (goal - desk.old[i])
+        after = goal / price if pace == 1.0 else book.units[s, name] + step / price
+        desk.after[i], desk.price[i] = after, price
         book.last[name] = price
+        book.cash[s] -= step
         if after != 0.0:
             book.held[s, book.n_held[s]] = name
             book.n_held[s] += 1
-    book.cash[s] -= spent
-    return value - terms.cost * pace * change
+    paid = _trade(book, log, desk, s, row, n, terms.cost)
+    book.cash[s] -= paid
+    return value - paid
 
 
 @njit(cache=True, nogil=True)
@@ -295,8 +308,14 @@ def simulate(
         Their weights.
     """
     n_sleeves, n_assets = book.units.shape
-    asset = np.empty(n_assets, np.int32)
-    desk = Desk(np.zeros(n_assets), asset, np.empty(n_assets), np.empty(n_assets))
+    desk = Desk(
+        np.zeros(n_assets),
+        np.empty(n_assets, np.int32),
+        np.empty(n_assets),
+        np.empty(n_assets),
+        np.empty(n_assets),
+        np.empty(n_assets),
+    )
     i = 0
     for t in range(span[0], span[1]):
         row = t - span[0]
@@ -305,7 +324,7 @@ def simulate(
                 _pay_fee(terms, book, log, s, row)
         if not market.at_open:
             for s in range(n_sleeves):
-                log.equity[row, s] = _mark(market, terms, book, log, s, t, row)
+                log.equity[row, s] = _mark(market, terms, book, log, desk, s, t, row)
         while i < rows.shape[0] and rows[i] == t:
             s = sleeves[i]
             log.equity[row, s] = _renew(
@@ -314,7 +333,7 @@ def simulate(
             i += 1
         if market.at_open:
             for s in range(n_sleeves):
-                log.equity[row, s] = _mark(market, terms, book, log, s, t, row)
+                log.equity[row, s] = _mark(market, terms, book, log, desk, s, t, row)
         log.n_names[row] = book.n_names[0]
 
 
