@@ -16,7 +16,9 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .analysis import Analysis, analyse
     from .backtesting import backtest, backtest_many
+    from .comparison import comparison_report
     from .features import Features, forward_returns, last_known, tips_features
     from .judging import judge
     from .luck import (
@@ -30,13 +32,16 @@ if TYPE_CHECKING:
     )
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
+    from .report import tear_sheet
     from .result import BacktestResult
     from .samples import Samples
     from .splits import Chronological, CombinatorialPurged, WalkForward
+    from .storage import write_backtest
     from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
 
 __all__ = [
+    "Analysis",
     "BacktestResult",
     "Chronological",
     "CombinatorialPurged",
@@ -47,9 +52,11 @@ __all__ = [
     "Strategy",
     "WalkForward",
     "align_scores",
+    "analyse",
     "backtest",
     "backtest_many",
     "backtest_overfitting",
+    "comparison_report",
     "confidence_set",
     "deflated_sharpe_ratio",
     "forward_returns",
@@ -63,11 +70,15 @@ __all__ = [
     "sharpe_difference",
     "sharpe_interval",
     "superior_ability",
+    "tear_sheet",
     "tips_features",
+    "write_backtest",
 ]
 
 _HOMES = {
+    "analysis": ("Analysis", "analyse"),
     "backtesting": ("backtest", "backtest_many"),
+    "comparison": ("comparison_report",),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
     "judging": ("judge",),
     "luck": (
@@ -81,9 +92,11 @@ _HOMES = {
     ),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
+    "report": ("tear_sheet",),
     "result": ("BacktestResult",),
     "samples": ("Samples",),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
+    "storage": ("write_backtest",),
     "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
 }

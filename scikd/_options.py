@@ -115,7 +115,9 @@ def dump_options(options: Any, path: str | Path | None = None) -> str:
     return text
 
 
-def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) -> Any:
+def command_for(
+    cls: type[Any], run: Callable[..., None], *, file: bool | Literal["flag"] = True
+) -> Any:
     """Return a function that Typer turns into a command with one flag for each field.
 
     Parameters
@@ -125,8 +127,8 @@ def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) 
     run : callable
         Gets the instance. Its docstring is the help of the command; its further parameters, by
         keyword and annotated as for Typer, are further flags.
-    file : bool, default=True
-        Whether the command takes a YAML file as its argument.
+    file : bool or "flag", default=True
+        Whether the command takes a YAML file, as its argument or as ``--options``.
 
     Returns
     -------
@@ -144,8 +146,11 @@ def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) 
     ]
     if file:
         help_text = "YAML file of options; flags win over it."
-        argument = typer.Argument(help=help_text, metavar="FILE", show_default=False)
-        kind = Annotated[Path | None, argument]
+        if file == "flag":
+            place = typer.Option("--options", help=help_text, metavar="FILE", show_default=False)
+        else:
+            place = typer.Argument(help=help_text, metavar="FILE", show_default=False)
+        kind = Annotated[Path | None, place]
         parameters.insert(0, inspect.Parameter(FILE, keyword, default=None, annotation=kind))
     parameters += own
 

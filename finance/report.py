@@ -1,0 +1,414 @@
+"""The tear sheet of a backtest: what was earned, on which terms, and whether by luck."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scikd.report import Item, Report, Section, Table, Text
+
+from ._choices import choices, warnings_of
+from ._figures import (
+    cost_figure,
+    decay_figure,
+    equity_figure,
+    group_figure,
+    ic_figure,
+    month_figure,
+    rolling_figure,
+    turnover_figure,
+)
+from ._words import benchmark_name, interval, percent, points, ratio, span, told_apart
+from .analysis import Analysis, analyse
+from .luck import Interval
+from .metrics import (
+    Metric,
+    annual_return,
+    break_even_cost,
+    cagr,
+    calmar_ratio,
+    hit_rate,
+    max_drawdown,
+    sharpe_ratio,
+    sortino_ratio,
+    volatility,
+)
+from .result import BacktestResult
+
+__all__ = ["drawdowns", "metric_table", "short_table", "tear_sheet", "verdict"]
+
+# Metrics in the order of the table: name, heading, how it is written, and its formula for others.
+ROWS: tuple[tuple[str, str, Any, Any], ...] = (
+    ("annual_return", "annual return", percent, annual_return),
+    ("cagr", "compound annual growth", percent, cagr),
+    ("volatility", "volatility a year", percent, volatility),
+    ("sharpe_ratio", "Sharpe ratio", ratio, sharpe_ratio),
+    ("sortino_ratio", "Sortino ratio", ratio, sortino_ratio),
+    ("max_drawdown", "largest drawdown", percent, max_drawdown),
+    (
+        "max_drawdown_additive",
+        "largest drawdown, additive",
+        percent,
+        lambda returns: max_drawdown(returns, kind="additive"),
+    ),
+    ("calmar_ratio", "Calmar ratio", ratio, calmar_ratio),
+    ("hit_rate", "days that gained", percent, hit_rate),
+    ("gross_annual_return", "annual return before costs", percent, None),
+    ("gross_sharpe_ratio", "Sharpe ratio before costs", ratio, None),
+    ("information_ratio", "information ratio", ratio, None),
+    ("turnover", "turnover a day", percent, None),
+    ("cost_per_year", "costs a year", percent, None),
+    ("break_even_cost", "break-even cost (bp a side)", points, None),
+    ("n_held", "assets held", points, None),
+    ("ic", "information coefficient", "{:+.4f}".format, None),
+    ("rank_ic", "rank information coefficient", "{:+.4f}".format, None),
+    ("icir", "mean over spread of the IC", "{:+.3f}".format, None),
+    ("rank_ic_t", "t of the rank IC", "{:+.2f}".format, None),
+)
+MOST_DRAWDOWNS = 5
+
+
+def tear_sheet(
+    analysis: Analysis | BacktestResult, *, title: str | None = None, command: str = ""
+) -> Report:
+    """Return the page of a backtest.
+
+    Parameters
+    ----------
+    analysis : Analysis or BacktestResult
+        What to show; a result is first given to `analyse`.
+    title : str or None, default=None
+        Title of the page; None takes the name of the scores.
+    command : str, default=""
+        For the foot.
+
+    Returns
+    -------
+    scikd.report.Report
+        Figures need matplotlib; without it the page says so.
+    """
+    if isinstance(analysis, BacktestResult):
+        analysis = analyse(analysis)
+    dates = analysis.dates
+    sections = [
+        _headline(analysis),
+        _luck_section(analysis),
+        _bill_section(analysis),
+        _score_section(analysis),
+        _trade_section(analysis),
+        _time_section(analysis),
+        Section("All metrics, with their conventions", [metric_table(analysis)]),
+        Section("What was done", [Text("\n\n".join(choices(analysis)))]),
+    ]
+    market = f" of {analysis.facts['market']}" if analysis.facts["market"] else ""
+    return Report(
+        title or f"Backtest: {analysis.name}",
+        [section for section in sections if section is not None],
+        subtitle=f"{analysis.facts['n_assets']:,} assets{market}, {dates[0]} to {dates[-1]}, "
+        f"{len(dates):,} trading days.",
+        seed=analysis.facts["seed"],
+        command=command,
+    )
+
+
+def verdict(analysis: Analysis) -> str:
+    """Return the finding in a few sentences.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of a backtest.
+    """
+    found, luck = analysis.metrics, analysis.luck
+    sharpe = found["sharpe_ratio"].value
+    if luck is None:
+        return (
+            f"The net Sharpe ratio is {ratio(sharpe)} over {len(analysis.dates)} days. That is too "
+            "little to say how far luck may reach; there are no intervals on this page."
+        )
+    beats = [
+        f"{told_apart(gap)} {benchmark_name(name)} (difference {interval(gap)})"
+        for name, gap in luck.differences.items()
+    ]
+    sure = "above zero" if luck.sharpe.low > 0 else "below zero" if luck.sharpe.high < 0 else ""
+    zero = f"It is {sure}" if sure else "It cannot be told from zero"
+    edge = analysis.series["gross_returns"] - analysis.benchmarks["equal_weight"]
+    ahead = break_even_cost(edge, analysis.series["turnover"])
+    return (
+        f"After costs the Sharpe ratio is {ratio(luck.sharpe.estimate)}, 95 % interval "
+        f"{span(luck.sharpe)}. {zero}, and is {'; '.join(beats)}.\n\n"
+        f"{_break_even(found['break_even_cost'].value, ahead)} {analysis.strategy.cost_bps:g} bp a "
+        "side were paid."
+    )
+
+
+def _break_even(nothing: float, ahead: float) -> str:
+    """Say at which costs nothing is left, and nothing beyond equal weight."""
+    if not nothing > 0:
+        return "It would have lost money without any costs."
+    text = f"It would have earned nothing at costs of {points(nothing)} bp a side"
+    if not ahead > 0:
+        return f"{text}, and less than equal weight without any."
+    return f"{text}, and no more than equal weight at {points(ahead)} bp."
+
+
+def short_table(analysis: Analysis) -> Table:
+    """Return the few numbers that one looks at first, beside those of the benchmarks.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of a backtest.
+    """
+    gross, bars = analysis.series["gross_returns"], list(analysis.benchmarks.values())
+    columns = (analysis.series["returns"], gross, *bars)
+    kinds = (
+        ("Sharpe ratio", sharpe_ratio, ratio),
+        ("compound annual growth", cagr, percent),
+        ("volatility a year", volatility, percent),
+        ("largest drawdown", max_drawdown, percent),
+        ("value of 1 at the end", lambda returns: float(np.prod(1.0 + returns)), ratio),
+    )
+    rows = [[name, *(write(f(returns)) for returns in columns)] for name, f, write in kinds]
+    names = [benchmark_name(name) for name in analysis.benchmarks]
+    return Table(
+        f"{analysis.dates[0]} to {analysis.dates[-1]}",
+        ["", "net of costs", "before costs", *names],
+        rows,
+        note="Equal weight and buy and hold are of the same universe, at the same prices, and "
+        "without costs.",
+    )
+
+
+def _headline(analysis: Analysis) -> Section:
+    items: list[Item] = [Text(warning) for warning in warnings_of(analysis)]
+    items += [equity_figure(analysis), short_table(analysis)]
+    return Section("What it earned", items, summary=verdict(analysis))
+
+
+# -- luck ----------------------------------------------------------------------------------------
+
+
+def _luck_section(analysis: Analysis) -> Section | None:
+    luck = analysis.luck
+    if luck is None:
+        return None
+    rows: list[list[object]] = [
+        ["Sharpe ratio", *_cells(luck.sharpe)],
+        *(
+            [f"Sharpe ratio less that of {benchmark_name(name)}", *_cells(gap)]
+            for name, gap in luck.differences.items()
+        ),
+    ]
+    note = (
+        "Stationary bootstrap of daily net returns (blocks, so that what hangs together in time "
+        "stays together); the rows of a benchmark are drawn together with those of the strategy. "
+        "The p-value is the share of resampled numbers as far from the estimate as zero is."
+    )
+    trials = "one configuration is" if luck.n_trials == 1 else f"{luck.n_trials} configurations are"
+    counted = (
+        f"{trials} counted. The best of as many that are worth nothing has a Sharpe ratio of about "
+        f"{ratio(luck.expected_best)} by luck alone; the probability that the true ratio is above "
+        f"that is {luck.deflated_sharpe:.3f} (deflated Sharpe ratio; 0.95 is commonly asked for)."
+    )
+    warning = (
+        "Whatever was looked at before counts: other parameters, other signals, other periods. If "
+        "more was tried than is counted here, the probability is too high."
+    )
+    sure = luck.deflated_sharpe > 0.95
+    gap = luck.differences["equal_weight"]
+    if sure and gap.low > 0:
+        summary = "Luck alone is an unlikely explanation, as far as these tests can see."
+    elif sure:
+        summary = (
+            "That it earns something is hardly luck, but a market that rises does as much: it is "
+            f"{told_apart(gap)} equal weights."
+        )
+    else:
+        summary = "Luck cannot be excluded."
+    items: list[Item] = [
+        Table("Intervals", ["", "estimate", "95 % interval", "p-value"], rows, note=note),
+        Text(f"{counted[0].upper()}{counted[1:]} {warning}"),
+    ]
+    rolling = rolling_figure(analysis)
+    return Section("Is it luck?", [*items, *([rolling] if rolling else [])], summary=summary)
+
+
+def _cells(found: Interval) -> list[object]:
+    return [
+        ratio(found.estimate, signed=True),
+        span(found),
+        f"{found.p_value:.3f}" if found.p_value >= 0.001 else "< 0.001",
+    ]
+
+
+def _bill_section(analysis: Analysis) -> Section:
+    steps = analysis.bill
+    rows = [
+        [
+            step.name,
+            percent(step.annual_return),
+            ratio(step.sharpe_ratio),
+            percent(step.max_drawdown),
+            ratio(step.calmar_ratio),
+        ]
+        for step in steps
+    ]
+    mark = next((i for i, step in enumerate(steps) if step.as_run), None)
+    table = Table(
+        "From published conventions to what could be earned",
+        ["", "annual return", "Sharpe ratio", "largest drawdown", "Calmar ratio"],
+        rows,
+        note=(
+            "Published: standard deviation of the population, drawdown of the sum of returns, "
+            "annual return over that drawdown, of each phase and then averaged. Usual: standard "
+            "deviation of a sample, compounded drawdown, compound growth over it. Annual returns "
+            "are arithmetic throughout." + (" Marked: as it was run." if mark is not None else "")
+        ),
+        highlight_row=mark,
+    )
+    first, last = steps[0], steps[-1]
+    summary = (
+        f"By the conventions of much of the literature the Sharpe ratio would be "
+        f"{ratio(first.sharpe_ratio)}; executed when it can be, and with costs, it is "
+        f"{ratio(last.sharpe_ratio)}."
+    )
+    return Section("The bill", [table, cost_figure(analysis)], summary=summary)
+
+
+# -- scores, trades, time ------------------------------------------------------------------------
+
+
+def _score_section(analysis: Analysis) -> Section | None:
+    figures = [draw(analysis) for draw in (ic_figure, decay_figure, group_figure)]
+    shown: list[Item] = [figure for figure in figures if figure is not None]
+    if not shown:
+        return None
+    found = analysis.metrics
+    summary = ""
+    if "rank_ic" in found:
+        t = found["rank_ic_t"].value
+        sure = "told from zero" if abs(t) > 1.96 else "not told from zero"
+        summary = f"The mean rank IC is {found['rank_ic'].value:+.4f} (t = {t:.2f}), {sure}."
+        if abs(found["rank_ic"].value) > 0.05:
+            summary += (
+                " On daily prices alone more than 0.05 is rare: look for a leak before you "
+                "believe it."
+            )
+    return Section("Do the scores rank?", shown, summary=summary)
+
+
+def _trade_section(analysis: Analysis) -> Section:
+    turnover, found = analysis.series["turnover"], analysis.metrics
+    summary = (
+        f"{percent(found['turnover'].value)} of the equity is traded a day, buys and sales "
+        f"together, {float(turnover.mean()) * 252.0:.0f} times the equity a year; costs take "
+        f"{percent(found['cost_per_year'].value)} a year."
+    )
+    return Section("What it trades", [turnover_figure(analysis)], summary=summary)
+
+
+def _time_section(analysis: Analysis) -> Section:
+    months = month_figure(analysis)
+    items: list[Item] = [] if months is None else [months]
+    items += [_year_table(analysis), _drawdown_table(analysis)]
+    return Section("Over time", items)
+
+
+def _year_table(analysis: Analysis) -> Table:
+    years = analysis.dates.astype("M8[Y]").astype(np.int64) + 1970
+    series = {"net of costs": analysis.series["returns"], **analysis.benchmarks}
+    rows = []
+    for year in np.unique(years):
+        of_year = years == year
+        growth = [float(np.prod(1.0 + returns[of_year])) - 1.0 for returns in series.values()]
+        rows.append(
+            [
+                str(year),
+                *(percent(value) for value in growth),
+                percent(growth[0] - growth[1], signed=True),
+                ratio(sharpe_ratio(analysis.series["returns"][of_year])),
+                percent(max_drawdown(analysis.series["returns"][of_year])),
+            ]
+        )
+    names = [benchmark_name(name) for name in series]
+    columns = ["year", *names, f"less {names[1]}", "Sharpe ratio", "largest drawdown"]
+    return Table(
+        "Years", columns, rows, note="Compounded; the first and last may be parts of years."
+    )
+
+
+def _drawdown_table(analysis: Analysis) -> Table:
+    dates = analysis.dates
+    rows = [
+        [
+            percent(depth),
+            str(dates[start]) if start >= 0 else "the start",
+            str(dates[trough]),
+            "not yet" if end == len(dates) else str(dates[end]),
+            end - max(start, 0),
+        ]
+        for depth, start, trough, end in drawdowns(analysis.series["returns"])
+    ]
+    columns = ["depth", "peak", "trough", "recovered", "days from peak to recovery"]
+    return Table(f"The {len(rows)} deepest drawdowns", columns, rows)
+
+
+def drawdowns(returns: np.ndarray, most: int = MOST_DRAWDOWNS) -> list[tuple[float, int, int, int]]:
+    """Return depth, row of the peak (-1 is the start), of the trough and of the recovery.
+
+    Parameters
+    ----------
+    returns : numpy.ndarray of shape (n,)
+        Daily returns.
+    most : int, default=5
+        How many, the deepest first. One that has not recovered ends at row n.
+    """
+    equity = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
+    peak = np.maximum.accumulate(equity)
+    depth = 1.0 - equity / peak
+    at_peak = np.flatnonzero(depth == 0.0)
+    ends = np.append(at_peak[1:], len(equity))
+    found = []
+    for start, end in zip(at_peak, ends, strict=True):
+        if end - start > 1:
+            trough = int(start + np.argmax(depth[start:end]))
+            found.append((float(depth[trough]), int(start) - 1, trough - 1, int(end) - 1))
+    return sorted(found, key=lambda entry: -entry[0])[:most]
+
+
+def metric_table(analysis: Analysis) -> Table:
+    """Return all metrics with their conventions, beside those of the benchmarks.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of a backtest.
+    """
+    rows = []
+    usual = analysis.strategy.conventions == "standard"
+    for key, heading, write, formula in ROWS:
+        metric: Metric | None = analysis.metrics.get(key)
+        if metric is None:
+            continue
+        others = [
+            write(formula(bar)) if formula is not None and usual else ""
+            for bar in analysis.benchmarks.values()
+        ]
+        rows.append(
+            [
+                heading,
+                write(metric.value) if math.isfinite(metric.value) else None,
+                *others,
+                metric.convention,
+            ]
+        )
+    names = [benchmark_name(name) for name in analysis.benchmarks]
+    return Table(
+        "Metrics",
+        ["", "strategy", *names, "convention"],
+        rows,
+        note=("Net of costs, unless it says otherwise; of daily simple returns, 252 days a year."),
+    )
