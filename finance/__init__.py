@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from .result import BacktestResult
     from .samples import Samples
     from .splits import Chronological, CombinatorialPurged, WalkForward
-    from .storage import write_backtest
     from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
+    from .writing import write_backtest
 
 __all__ = [
     "Analysis",
@@ -96,9 +96,9 @@ _HOMES = {
     "result": ("BacktestResult",),
     "samples": ("Samples",),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
-    "storage": ("write_backtest",),
     "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
+    "writing": ("write_backtest",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -53,8 +53,8 @@ def warnings_of(analysis: Analysis) -> list[str]:
         few = ", ".join(f"{asset} {move:+,.0%} on {day}" for day, asset, move in facts["jumps"][:3])
         found.append(
             f"Caution: {len(facts['jumps'])} returns of a day and an asset are larger than 50 %: "
-            f"{few}{', ...' if len(facts['jumps']) > 3 else ''}. If they are errors of data, they "
-            "decide the numbers on this page, those of the benchmarks as well."
+            f"{few}{', ...' if len(facts['jumps']) > 3 else ''}. If these are errors of data, "
+            "the numbers on this page rest on them, those of the benchmarks as well."
         )
     if not facts["members_given"] and facts["ended"] == 0 and facts["n_assets"] > 1:
         found.append(

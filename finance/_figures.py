@@ -346,7 +346,7 @@ def cost_figure(analysis: Analysis) -> Figure:
         if 0.0 < break_even < max(variant.at for variant in analysis.costs):
             left.axvline(break_even, color="black", lw=1.0, ls=(0, (1, 2)), label="break-even")
         left.set_ylabel("net Sharpe ratio")
-        _legend(left)
+        _legend(left, place="lower left")
 
     return Figure(
         "Costs and delay",
@@ -370,8 +370,8 @@ def _draw_estimates(axes: Any, estimates: Sequence[Estimate]) -> None:
     axes.grid(axis="y")
 
 
-def _legend(axes: Any, columns: int = 1) -> None:
-    axes.legend(fontsize=8.0, frameon=False, ncol=columns, loc="best", labelcolor="linecolor")
+def _legend(axes: Any, columns: int = 1, place: str = "best") -> None:
+    axes.legend(fontsize=8.0, frameon=False, ncol=columns, loc=place, labelcolor="linecolor")
 
 
 def date_ticks(axes: Any) -> None:
@@ -386,16 +386,15 @@ def date_ticks(axes: Any) -> None:
 
 def plain_log_ticks(axes: Any) -> None:
     """Write values on a logarithmic axis without exponents."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415 - as above
+    from matplotlib.ticker import (  # noqa: PLC0415 - as above
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullLocator,
+    )
 
     low, high = axes.get_ylim()
-    subs = (
-        (1.0,)
-        if high / low > 100
-        else (1.0, 2.0, 5.0)
-        if high / low > 4
-        else tuple(np.arange(1, 10, 0.5))
-    )
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    narrow = high / low < 8.0
+    axes.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))

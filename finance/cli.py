@@ -52,7 +52,7 @@ def _backtest(
     from ._backtest_run import backtest_from  # noqa: PLC0415
     from ._choices import warnings_of  # noqa: PLC0415
     from .report import short_table, verdict  # noqa: PLC0415
-    from .storage import REPORT, room_for_backtest, write_backtest  # noqa: PLC0415
+    from .writing import REPORT, room_for_backtest, write_backtest  # noqa: PLC0415
 
     with room_for_backtest(output, overwrite=overwrite):
         result, analysis = backtest_from(scores, prices, options)

@@ -68,6 +68,7 @@ ROWS: tuple[tuple[str, str, Any, Any], ...] = (
     ("rank_ic_t", "t of the rank IC", "{:+.2f}".format, None),
 )
 MOST_DRAWDOWNS = 5
+FEWEST_OF_YEAR = 60  # days, for a Sharpe ratio
 
 
 def tear_sheet(
@@ -319,7 +320,8 @@ def _time_section(analysis: Analysis) -> Section:
 
 def _year_table(analysis: Analysis) -> Table:
     years = analysis.dates.astype("M8[Y]").astype(np.int64) + 1970
-    series = {"net of costs": analysis.series["returns"], **analysis.benchmarks}
+    own = analysis.series["returns"]
+    series = {"net of costs": own, **analysis.benchmarks}
     rows = []
     for year in np.unique(years):
         of_year = years == year
@@ -329,8 +331,8 @@ def _year_table(analysis: Analysis) -> Table:
                 str(year),
                 *(percent(value) for value in growth),
                 percent(growth[0] - growth[1], signed=True),
-                ratio(sharpe_ratio(analysis.series["returns"][of_year])),
-                percent(max_drawdown(analysis.series["returns"][of_year])),
+                ratio(sharpe_ratio(own[of_year])) if of_year.sum() >= FEWEST_OF_YEAR else None,
+                percent(max_drawdown(own[of_year])),
             ]
         )
     names = [benchmark_name(name) for name in series]

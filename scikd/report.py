@@ -111,8 +111,11 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers only, or text that reads as numbers."""
-        return [_all_numbers(column) or _all_read_so(column) for column in self._columns()]
+        """Whether each column holds numbers only, or, but for the first, text that reads so."""
+        return [
+            _all_numbers(column) or (place > 0 and _all_read_so(column))
+            for place, column in enumerate(self._columns())
+        ]
 
     def cells(self) -> list[list[str]]:
         """Return the cells as text, row by row."""
