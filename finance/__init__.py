@@ -17,6 +17,7 @@ if __name__ != "scikd.finance":
 
 if TYPE_CHECKING:
     from .analysis import Analysis, analyse
+    from .auditing import audit
     from .backtesting import backtest, backtest_many
     from .comparison import comparison_report
     from .features import Features, forward_returns, last_known, tips_features
@@ -30,14 +31,18 @@ if TYPE_CHECKING:
         sharpe_interval,
         superior_ability,
     )
+    from .network import NetworkRanker
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
+    from .regimes import RegimeAlignment, Regimes, market_regimes, regime_alignment
     from .report import tear_sheet
     from .result import BacktestResult
     from .samples import Samples
+    from .signals import SignalStack, reference_models
     from .splits import Chronological, CombinatorialPurged, WalkForward
     from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
+    from .tips import TIPSRanker
     from .writing import write_backtest
 
 __all__ = [
@@ -46,13 +51,19 @@ __all__ = [
     "Chronological",
     "CombinatorialPurged",
     "Features",
+    "NetworkRanker",
     "Panel",
     "PlantedMarket",
+    "RegimeAlignment",
+    "Regimes",
     "Samples",
+    "SignalStack",
     "Strategy",
+    "TIPSRanker",
     "WalkForward",
     "align_scores",
     "analyse",
+    "audit",
     "backtest",
     "backtest_many",
     "backtest_overfitting",
@@ -63,10 +74,13 @@ __all__ = [
     "judge",
     "last_known",
     "make_panel",
+    "market_regimes",
     "probabilistic_sharpe_ratio",
     "read_members",
     "read_panel",
     "read_scores",
+    "reference_models",
+    "regime_alignment",
     "sharpe_difference",
     "sharpe_interval",
     "superior_ability",
@@ -77,6 +91,7 @@ __all__ = [
 
 _HOMES = {
     "analysis": ("Analysis", "analyse"),
+    "auditing": ("audit",),
     "backtesting": ("backtest", "backtest_many"),
     "comparison": ("comparison_report",),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
@@ -90,14 +105,18 @@ _HOMES = {
         "sharpe_interval",
         "superior_ability",
     ),
+    "network": ("NetworkRanker",),
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
+    "regimes": ("RegimeAlignment", "Regimes", "market_regimes", "regime_alignment"),
     "report": ("tear_sheet",),
     "result": ("BacktestResult",),
     "samples": ("Samples",),
+    "signals": ("SignalStack", "reference_models"),
     "splits": ("Chronological", "CombinatorialPurged", "WalkForward"),
     "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
+    "tips": ("TIPSRanker",),
     "writing": ("write_backtest",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -67,7 +67,7 @@ def comparison_report(
     lot = _Lot(analyses, {"n_resamples": n_resamples, "seed": seed})
     section = Section(
         "Which one, and is it luck?",
-        [_figure(lot), _table(lot), Text(_luck(lot))],
+        [_figure(lot), *_tables(lot), Text(_luck(lot))],
         summary=_summary(lot),
     )
     return Report(
@@ -100,14 +100,15 @@ class _Lot:
         self.bars = self._cut([one.benchmarks["equal_weight"] for one in self.analyses], rows)
         self.ratios = {name: _number(sharpe_ratio(own)) for name, own in self.returns.items()}
         self.best = max(self.ratios, key=lambda name: self.ratios[name])
+        # Sharpe ratios less those of equal weights.
+        self.gaps = {
+            name: sharpe_difference(own, self.bars[name], **again)
+            for name, own in self.returns.items()
+        }
 
     def _cut(self, series: list[np.ndarray], rows: list[np.ndarray]) -> dict[str, np.ndarray]:
         cut = (values[kept] for values, kept in zip(series, rows, strict=True))
         return dict(zip(self.names, cut, strict=True))
-
-    def difference(self, name: str) -> Any:
-        """Return the Sharpe ratio less that of equal weights."""
-        return sharpe_difference(self.returns[name], self.bars[name], **self.again)
 
 
 def _short(paths: list[str]) -> list[str]:
@@ -152,35 +153,48 @@ def _figure(lot: _Lot) -> Figure:
     return Figure("Equity", draw, note="Net of costs; equal weight pays none.", size=(7.6, 3.8))
 
 
-def _table(lot: _Lot) -> Table:
-    best = confidence_set(lot.returns, **lot.again).included
-    rows = [
+def _tables(lot: _Lot) -> list[Table]:
+    best, mark = confidence_set(lot.returns, **lot.again).included, lot.names.index(lot.best)
+    numbers = [
         [
             name,
             ratio(lot.ratios[name]),
-            span(sharpe_interval(own, **lot.again)),
-            f"{lot.difference(name).estimate:+.2f} ({span(lot.difference(name))})",
             percent(cagr(own)),
             percent(max_drawdown(own)),
             percent(float(lot.turnover[name].mean())),
             points(break_even_cost(lot.gross[name], lot.turnover[name])),
+        ]
+        for name, own in lot.returns.items()
+    ]
+    columns = ("Sharpe ratio", "growth a year", "largest drawdown", "turnover a day")
+    intervals = [
+        [
+            name,
+            span(sharpe_interval(own, **lot.again)),
+            f"{lot.gaps[name].estimate:+.2f} ({span(lot.gaps[name])})",
             "yes" if name in best else "no",
         ]
         for name, own in lot.returns.items()
     ]
-    return Table(
-        "Net of costs",
-        [
-            *("", "Sharpe ratio", "95 % interval", "less equal weight", "growth a year"),
-            *("largest drawdown", "turnover a day", "break-even (bp)", "may be the best"),
-        ],
-        rows,
-        note=(
-            "Intervals by the stationary bootstrap. May be the best: its mean return cannot be "
-            "told from the highest (model confidence set, 95 %). Marked: the highest Sharpe ratio."
+    return [
+        Table(
+            "Net of costs",
+            ["", *columns, "break-even (bp a side)"],
+            numbers,
+            note="Marked: the highest Sharpe ratio.",
+            highlight_row=mark,
         ),
-        highlight_row=lot.names.index(lot.best),
-    )
+        Table(
+            "95 % intervals",
+            ["", "Sharpe ratio", "less that of equal weight", "may be the best"],
+            intervals,
+            note=(
+                "Stationary bootstrap. May be the best: its mean return cannot be told from the "
+                "highest (model confidence set)."
+            ),
+            highlight_row=mark,
+        ),
+    ]
 
 
 def _luck(lot: _Lot) -> str:
@@ -203,7 +217,7 @@ def _luck(lot: _Lot) -> str:
 
 
 def _summary(lot: _Lot) -> str:
-    gap = lot.difference(lot.best)
+    gap = lot.gaps[lot.best]
     return (
         f"The highest net Sharpe ratio, {ratio(lot.ratios[lot.best])}, is that of {lot.best}. It "
         f"is {told_apart(gap)} equal weight (difference {interval(gap)})."

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd import _checkpoints as core
 from scikd.fingerprints import fingerprint_inputs
-from scikd.persistence import load_bundle, save_bundle
 
 from .models import GraphClassifier
 
@@ -22,6 +21,8 @@ __all__ = ["Standing", "digest", "load_checkpoint", "save_checkpoint"]
 KIND = "scikd.graphs.Training"
 DIGESTS = ("training graphs", "validation graphs", "soft labels", "first weights")
 """Settings that are digests, which say nothing to a reader."""
+PLAIN = ("step", "history", "best_auc", "seconds")
+"""Fields of a standing that are JSON values."""
 
 
 @dataclass
@@ -77,25 +78,19 @@ def save_checkpoint(path: Path, standing: Standing, settings: Mapping[str, Any])
     settings : mapping
         What a training that goes on from here must have been given; JSON values.
     """
-    models = {"model": standing.model, "best": standing.best}
-    arrays = {
-        f"{name}/{key}": values.detach().cpu().numpy()
-        for name, model in models.items()
-        if model is not None
-        for key, values in model.state_dict().items()
-    }
-    for number, state in standing.optimiser.state_dict()["state"].items():
-        arrays |= {f"optimiser/{number}/{key}": v.cpu().numpy() for key, v in state.items()}
-    arrays["random/torch"] = torch.get_rng_state().numpy()
-    parameters = {
-        "settings": settings,
-        "random": standing.random.bit_generator.state,
-        "step": standing.step,
-        "history": standing.history,
-        "best_auc": standing.best_auc,
-        "seconds": standing.seconds,
-    }
-    save_bundle(path, kind=KIND, parameters=parameters, arrays=arrays)
+    modules = {"model": standing.model, "best": standing.best}
+    core.save_checkpoint(
+        path,
+        kind=KIND,
+        standing={
+            "random": standing.random.bit_generator.state,
+            "has_best": standing.best is not None,
+            **{name: getattr(standing, name) for name in PLAIN},
+        },
+        modules={name: module for name, module in modules.items() if module is not None},
+        optimizer=standing.optimiser,
+        settings=settings,
+    )
 
 
 def load_checkpoint(path: Path, standing: Standing, settings: Mapping[str, Any]) -> None:
@@ -103,54 +98,28 @@ def load_checkpoint(path: Path, standing: Standing, settings: Mapping[str, Any])
 
     Raises
     ------
-    InvalidInputError
-        If the training that was stopped had other data or settings; the message lists them.
-    StorageError, CorruptFileError, SchemaError
-        If it cannot be read, was cut short or edited, or was written by a newer scikd.
+    InvalidInputError, StorageError, CorruptFileError, SchemaError
+        As `scikd._checkpoints.load_checkpoint` does.
     """
-    bundle = load_bundle(path, kind=KIND)
-    _refuse_other_settings(path, bundle.parameters.get("settings", {}), settings)
-    tensors: dict[str, dict[str, torch.Tensor]] = {}
-    for name, values in bundle.arrays.items():
-        owner, _, key = name.partition("/")
-        tensors.setdefault(owner, {})[key] = torch.from_numpy(values)
-    try:
-        standing.model.load_state_dict(tensors["model"])
-        if "best" in tensors:
-            standing.best = copy.deepcopy(standing.model)
-            standing.best.load_state_dict(tensors["best"])
-        running: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors["optimiser"].items():
-            number, _, key = name.partition("/")
-            running.setdefault(int(number), {})[key] = tensor
-        state = standing.optimiser.state_dict()
-        standing.optimiser.load_state_dict({**state, "state": running})
-        standing.random.bit_generator.state = bundle.parameters["random"]
-        for name in ("step", "history", "best_auc", "seconds"):
-            setattr(standing, name, bundle.parameters[name])
-        torch.set_rng_state(tensors["random"]["torch"])
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        message = f"{path} is no checkpoint of this training: {error!r}. Delete it to start anew."
-        raise CorruptFileError(message) from error
+    modules = {"model": standing.model}
+    best = copy.deepcopy(standing.model)
+    found = core.load_checkpoint(
+        path,
+        kind=KIND,
+        modules=modules,
+        optional={"best": best},
+        optimizer=standing.optimiser,
+        settings=settings,
+        digests=DIGESTS,
+        advice="Choose another folder, or delete that one to start anew.",
+    )
+    standing.best = best if found["has_best"] else None
+    standing.random.bit_generator.state = found["random"]
+    for name in PLAIN:
+        setattr(standing, name, found[name])
 
 
 def _contents(value: Any) -> Any:
     if is_dataclass(value):
         return [_contents(getattr(value, part.name)) for part in fields(value)]
     return [_contents(part) for part in value] if isinstance(value, tuple) else value
-
-
-def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changed = []
-    for name in [*new, *(name for name in old if name not in new)]:
-        before, now = old.get(name), new.get(name)
-        if before != now and name in DIGESTS:
-            changed.append(f"the {name} were others")
-        elif before != now:
-            changed.append(f"{name} was {before!r} and is {now!r}")
-    if changed:
-        message = (
-            f"The training that was begun in {path.parent} is not this one: {'; '.join(changed)}. "
-            "Choose another folder, or delete that one to start anew."
-        )
-        raise InvalidInputError(message)

@@ -1,4 +1,4 @@
-"""Where a training stands, on disk: a bundle from which it goes on to the same numbers."""
+"""Where a training stands, on disk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from scikd.exceptions import CorruptFileError, InvalidInputError
-from scikd.persistence import load_bundle, save_bundle
+from scikd import _checkpoints as core
 
 __all__ = ["Standing", "load_checkpoint", "save_checkpoint"]
 
@@ -57,34 +55,15 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     settings: Mapping[str, Any],
 ) -> None:
-    """Write everything that the next step depends on, as a whole or not at all.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder of the bundle.
-    standing : Standing
-        How far the training has come.
-    modules : mapping of str to Module
-        The weights: trained, averaged, best.
-    optimizer : Optimizer
-        Its running means.
-    settings : mapping
-        What a training that goes on from here must have been given; JSON values.
-    """
-    arrays = {
-        f"{name}/{key}": _array(value)
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    state = optimizer.state_dict()
-    for number, values in state["state"].items():
-        arrays |= {f"optimizer/{number}/{key}": _array(v) for key, v in values.items()}
-    arrays["random/cpu"] = torch.get_rng_state().numpy()
-    if torch.cuda.is_available():
-        arrays["random/cuda"] = torch.cuda.get_rng_state().numpy()
-    parameters = {"standing": vars(standing), "settings": settings}
-    save_bundle(path, kind=KIND, parameters=parameters, arrays=arrays)
+    """Write a standing; arguments as of `scikd._checkpoints.save_checkpoint`."""
+    core.save_checkpoint(
+        path,
+        kind=KIND,
+        standing=vars(standing),
+        modules=modules,
+        optimizer=optimizer,
+        settings=settings,
+    )
 
 
 def load_checkpoint(
@@ -97,60 +76,16 @@ def load_checkpoint(
 
     Raises
     ------
-    InvalidInputError
-        If the training that was stopped had other settings; the message lists them.
-    StorageError, CorruptFileError, SchemaError
-        If it cannot be read, was cut short or edited, or was written by a newer scikd.
+    InvalidInputError, StorageError, CorruptFileError, SchemaError
+        As `scikd._checkpoints.load_checkpoint` does.
     """
-    bundle = load_bundle(path, kind=KIND)
-    _refuse_other_settings(path, bundle.parameters["settings"], settings)
-    tensors: dict[str, dict[str, torch.Tensor]] = {}
-    for name, values in bundle.arrays.items():
-        owner, _, key = name.partition("/")
-        tensors.setdefault(owner, {})[key] = torch.from_numpy(values)
-    try:
-        for name, module in modules.items():
-            module.load_state_dict(tensors[name])
-        state = optimizer.state_dict()
-        running: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.get("optimizer", {}).items():
-            number, _, key = name.partition("/")
-            running.setdefault(int(number), {})[key] = tensor
-        optimizer.load_state_dict({**state, "state": running})
-        standing = Standing(**bundle.parameters["standing"])
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        message = f"{path} does not fit this model: {error}. Delete it, or choose another output."
-        raise CorruptFileError(message) from error
-    torch.set_rng_state(tensors["random"]["cpu"])
-    if "cuda" in tensors["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random"]["cuda"])
-    return standing
-
-
-def _refuse_other_settings(path: Path, old: Any, new: Mapping[str, Any]) -> None:
-    flat_old, flat_new = dict(_flat(old)), dict(_flat(new))
-    names = [*flat_new, *(name for name in flat_old if name not in flat_new)]
-    changed = [
-        f"{name} was {flat_old.get(name)!r} and is {flat_new.get(name)!r}"
-        for name in names
-        if flat_old.get(name) != flat_new.get(name)
-    ]
-    if changed:
-        message = (
-            f"The training that was begun in {path.parent} had other settings: "
-            f"{'; '.join(changed)}. Take those, choose another output, or start anew "
-            "with resume=False."
-        )
-        raise InvalidInputError(message)
-
-
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return nested mappings as pairs of a dotted name and a value; a tuple is a list."""
-    if isinstance(value, Mapping):
-        parts = [_flat(item, f"{prefix}{key}.") for key, item in value.items()]
-        return [pair for part in parts for pair in part]
-    return [(prefix.rstrip("."), list(value) if isinstance(value, tuple) else value)]
-
-
-def _array(value: torch.Tensor) -> np.ndarray:
-    return value.detach().cpu().numpy()
+    found = core.load_checkpoint(
+        path,
+        kind=KIND,
+        modules=modules,
+        optimizer=optimizer,
+        settings=settings,
+        digests=("structures",),
+        advice="Take those, choose another output, or start anew with resume=False.",
+    )
+    return Standing(**found)

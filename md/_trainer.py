@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
 
+from scikd._distributed import Processes
 from scikd._progress import Progress, track
 
 from ._checkpoints import Standing, load_checkpoint, save_checkpoint
@@ -50,8 +50,10 @@ class Trainer:
         The structures.
     settings : mapping
         What a checkpoint must have been made with to go on from it.
-    progress : {"auto", True, False}, default="auto"
+    progress : {"auto", True, False}
         See `scikd._progress.track`.
+    processes : Processes
+        That share each step.
     """
 
     def __init__(
@@ -61,7 +63,8 @@ class Trainer:
         train: FrameSet,
         validation: FrameSet,
         settings: Mapping[str, Any],
-        progress: Progress = "auto",
+        progress: Progress,
+        processes: Processes,
     ) -> None:
         self.options, self.train, self.validation = options, train, validation
         self.settings, self.progress = settings, progress
@@ -80,9 +83,7 @@ class Trainer:
         self.squares = Loss(LossOptions(**ones, **rest, per_atom=True, offset=offset))
         self.standing = Standing()
         self.output = options.output
-        parallel = distributed.is_available() and distributed.is_initialized()
-        self.rank = distributed.get_rank() if parallel else 0
-        self.processes = distributed.get_world_size() if parallel else 1
+        self.processes, self.rank = processes, processes.rank
 
     # ------------------------------------------------------------------------------ the whole run
 
@@ -145,12 +146,12 @@ class Trainer:
 
     def _step(self, indices: np.ndarray, epoch: float, stop: StopRequest) -> bool:
         """Take one step, and return whether a process was told to stop."""
-        share = indices[self.rank :: self.processes]
+        share = indices[self.rank :: self.processes.count]
         batch, neighbors = self.train.take(share)
         names = list(self.loss.weights)
         counts = list(self.loss.counts(batch).values())
         asked = torch.stack([*counts, counts[0].new_tensor(float(bool(stop.received)))])
-        *entries, asked_to_stop = self._summed(asked).unbind()
+        *entries, asked_to_stop = self.processes.sum(asked).unbind()
         self.optimizer.zero_grad(set_to_none=True)
         values = torch.zeros_like(asked)
         if len(share):  # of a small batch, some processes may have no part
@@ -159,7 +160,7 @@ class Trainer:
             total, parts = self.loss.combine(self.loss.means(prediction, batch), shared)
             total.backward()  # type: ignore[no-untyped-call]
             values = torch.stack([total.detach(), *parts.values()])
-        values = self._share_gradients(values)
+        values = self.processes.sum_gradients(self.parameters, values)
         clip = math.inf if self.options.clip_norm is None else self.options.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip)
         found = dict(
@@ -178,27 +179,7 @@ class Trainer:
         sums = self.standing.sums
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value
-        return float(asked_to_stop) > 0.0 if self.processes > 1 else bool(stop.received)
-
-    def _summed(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes."""
-        if self.processes > 1:
-            distributed.all_reduce(values)
-        return values
-
-    def _share_gradients(self, values: Tensor) -> Tensor:
-        """Sum the gradients over all processes, and these values with them in one message."""
-        if self.processes == 1:
-            return values
-        gradients = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            for parameter in self.parameters
-        ]
-        flat = self._summed(torch.cat([*(g.reshape(-1) for g in gradients), values]))
-        *parts, values = torch.split(flat, [*(g.numel() for g in gradients), len(values)])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-        return values
+        return float(asked_to_stop) > 0.0 if self.processes.count > 1 else bool(stop.received)
 
     def _diverged(self, found: Mapping[str, float], indices: np.ndarray) -> None:
         standing = self.standing
@@ -249,7 +230,7 @@ class Trainer:
         kinds = (self.loss, self.squares)
         sums = np.zeros((2, len(self.loss.weights), 2))
         for indices in self._plan(self.validation):
-            share = indices[self.rank :: self.processes]
+            share = indices[self.rank :: self.processes.count]
             if len(share):
                 batch, neighbors = self.validation.take(share)
                 needs = {**self.loss.needs, "as_labelled": True}
@@ -260,7 +241,7 @@ class Trainer:
         device = self.validation.batch.positions.device
         # Not every accelerator knows double precision.
         exact = torch.float32 if device.type == "mps" else torch.float64
-        total = self._summed(torch.from_numpy(sums).to(device, exact)).cpu()
+        total = self.processes.sum(torch.from_numpy(sums).to(device, exact)).cpu()
         names = list(self.loss.weights)
         loss, squares = (
             {n: Mean(*row) for n, row in zip(names, kind, strict=True)} for kind in total
@@ -278,7 +259,7 @@ class Trainer:
             options.batch_size,
             max_atoms=options.max_atoms,
             shuffle=shuffle,
-            processes=self.processes,
+            processes=self.processes.count,
         )
 
     # -------------------------------------------------------------------------------------- files

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import distributed
 
 from scikd._atomic import new_folder
 from scikd._devices import choose_device
+from scikd._distributed import joined_processes
 from scikd._options import plain_options
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
@@ -283,7 +281,9 @@ def fit(
     StorageError, CorruptFileError
         If a file cannot be read or written.
     """
-    with _processes() as rank, torch_threads(options.threads):
+    processes = joined_processes()
+    rank = processes.rank
+    with torch_threads(options.threads):
         device = choose_device(options.device)
         chosen, held_out = _structures(options, train, validation)
         _check_labels(options.loss, chosen)
@@ -302,7 +302,7 @@ def fit(
         if model is None and options.initial is not None and options.fit_references:
             _refit_references(force_field, frames, options)
         settings = _settings(options, force_field, chosen, held_out)
-        trainer = Trainer(options, force_field, frames, others, settings, shown)
+        trainer = Trainer(options, force_field, frames, others, settings, shown, processes)
         folder = options.output if rank == 0 else None
         with nullcontext() if folder is None else new_folder(folder):
             trainer.run()
@@ -440,17 +440,3 @@ def _settings(
             if name != "group":  # which says no more than who is in which of the two
                 digest.update(name.encode() + array.tobytes())
     return {"options": plain, "model": describe(force_field), "structures": digest.hexdigest()}
-
-
-@contextmanager
-def _processes() -> Iterator[int]:
-    """Join the other processes if torchrun started this one, and give its rank."""
-    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not shared or distributed.is_initialized():
-        yield distributed.get_rank() if shared else 0
-        return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield distributed.get_rank()
-    finally:
-        distributed.destroy_process_group()

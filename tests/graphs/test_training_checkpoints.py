@@ -122,7 +122,7 @@ def test_a_killed_training_goes_on(tmp_path):
         while not manifest.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
-    assert 0 < json.loads(manifest.read_text())["parameters"]["step"] < 400
+    assert 0 < json.loads(manifest.read_text())["parameters"]["standing"]["step"] < 400
     assert_same(train(tmp_path, long), train(options=long))
 
 

@@ -273,7 +273,7 @@ def test_a_training_with_other_settings_or_data_is_not_gone_on_with(tmp_path):
     fit(tiny(output=tmp_path), train=data, progress=False)
     with pytest.raises(InvalidInputError, match="batch_size was 6 and is 4"):
         fit(tiny(output=tmp_path, batch_size=4), train=data, progress=False)
-    with pytest.raises(InvalidInputError, match="structures was '"):
+    with pytest.raises(InvalidInputError, match="the structures were others"):
         fit(tiny(output=tmp_path), train=labelled(seed=9), progress=False)
     result = fit(tiny(output=tmp_path, batch_size=4, resume=False), train=data, progress=False)
     assert len(result.history) == 4
