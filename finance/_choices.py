@@ -50,10 +50,11 @@ def warnings_of(analysis: Analysis) -> list[str]:
             "equal, and the order of the names decides."
         )
     if facts["jumps"]:
+        more = len(facts["jumps"]) - 3
         few = ", ".join(f"{asset} {move:+,.0%} on {day}" for day, asset, move in facts["jumps"][:3])
         found.append(
-            f"Caution: {len(facts['jumps'])} returns of a day and an asset are larger than 50 %: "
-            f"{few}{', ...' if len(facts['jumps']) > 3 else ''}. If these are errors of data, "
+            f"Caution: the prices jump by more than 50 % in a day: {few}"
+            f"{f', and {more} more' if more > 0 else ''}. If these are errors of data, "
             "the numbers on this page rest on them, those of the benchmarks as well."
         )
     if not facts["members_given"] and facts["ended"] == 0 and facts["n_assets"] > 1:

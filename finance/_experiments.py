@@ -21,14 +21,17 @@ from .luck import (
     sharpe_interval,
 )
 from .metrics import YEAR, information_coefficient, newey_west_t, sharpe_ratio, summary
+from .regimes import market_regimes
 from .result import BacktestResult
 from .strategy import Conventions, Strategy
 
 __all__ = [
     "Estimate",
     "Luck",
+    "RegimeReturns",
     "Variant",
     "bill",
+    "by_regime",
     "decay",
     "group_returns",
     "probe_luck",
@@ -86,6 +89,32 @@ class Variant(NamedTuple):
     max_drawdown: float
     calmar_ratio: float
     as_run: bool
+
+
+class RegimeReturns(NamedTuple):
+    """What was earned on days that followed a regime of the market.
+
+    Parameters
+    ----------
+    name : str
+        Of the regime of the day before.
+    n_days : int
+        How many days.
+    annual_return, benchmark : float
+        Arithmetic annual return net of costs, and of equal weights.
+    excess : float
+        The first less the second.
+    low, high : float
+        Ends of the 95 % interval of the excess (Newey and West).
+    """
+
+    name: str
+    n_days: int
+    annual_return: float
+    benchmark: float
+    excess: float
+    low: float
+    high: float
 
 
 class Luck(NamedTuple):
@@ -260,6 +289,20 @@ def _variants(
 def _terms(strategy: Strategy, orders: Orders) -> Strategy:
     """Return a strategy with its price spelled out, to compare it with others."""
     return replace(strategy, price="open" if orders.at_open else "close")
+
+
+def by_regime(result: BacktestResult, benchmark: np.ndarray) -> list[RegimeReturns]:
+    """Return what was earned by the regime of the market on the day before, if days have one."""
+    regimes = market_regimes(result.signals.panel)
+    before = np.append(-1, regimes.codes[:-1])[result.rows]
+    found = []
+    for code, name in enumerate(regimes.names):
+        own, bar = result.returns[before == code], benchmark[before == code]
+        if len(own) >= FEWEST_ROWS:
+            (gap,) = _estimates([code], [own - bar], 1)
+            days = (own.mean(), bar.mean(), *gap[1:])
+            found.append(RegimeReturns(name, len(own), *(float(x * YEAR) for x in days)))
+    return found
 
 
 # -- luck ----------------------------------------------------------------------------------------

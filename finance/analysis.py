@@ -14,8 +14,10 @@ from scikd.persistence import load_bundle
 from ._experiments import (
     Estimate,
     Luck,
+    RegimeReturns,
     Variant,
     bill,
+    by_regime,
     decay,
     group_returns,
     probe_luck,
@@ -30,14 +32,18 @@ from .metrics import Metric
 from .result import BacktestResult
 from .strategy import Strategy
 
-__all__ = ["KIND", "Analysis", "Estimate", "Luck", "Variant", "analyse"]
+__all__ = ["KIND", "Analysis", "Estimate", "Luck", "RegimeReturns", "Variant", "analyse"]
 
 KIND = "scikd.finance.analysis"
 BENCHMARKS = ("equal_weight", "buy_and_hold")
 JUMP = 0.5  # returns of a day that are larger in size are looked at
 RECENT = 5  # without a price in as many rows at the end, an asset is gone
 SERIES = ("equity", "returns", "gross_returns", "turnover", "costs", "fees", "n_held")
-LISTS = {"decay": Estimate, "groups": Estimate, "costs": Variant, "lags": Variant, "bill": Variant}
+LISTS: dict[str, Any] = {
+    **dict.fromkeys(("decay", "groups"), Estimate),
+    **dict.fromkeys(("costs", "lags", "bill"), Variant),
+    "regimes": RegimeReturns,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,6 +78,8 @@ class Analysis:
     costs, lags, bill : list of Variant
         The strategy at other costs, with other delays, and from published conventions to
         honest ones.
+    regimes : list of RegimeReturns
+        Of days after each regime of the market that occurs often enough.
     luck : Luck or None
         None where there are too few rows.
     facts : mapping of str to object
@@ -92,6 +100,7 @@ class Analysis:
     costs: list[Variant]
     lags: list[Variant]
     bill: list[Variant]
+    regimes: list[RegimeReturns]
     luck: Luck | None
     facts: Mapping[str, Any]
 
@@ -215,6 +224,7 @@ def analyse(
         under_costs(result),
         under_lags(result),
         bill(result),
+        by_regime(result, benchmarks["equal_weight"]),
         probe_luck(result.returns, benchmarks, trials=trials, n_resamples=n_resamples, seed=seed),
         _facts(result, scored) | {"at_open": orders.at_open, "seed": seed},
     )

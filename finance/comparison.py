@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scikd.exceptions import InvalidInputError
-from scikd.report import PALETTE, Figure, Report, Section, Table, Text
+from scikd.report import PALETTE, Figure, Item, Report, Section, Table, Text
 
 from ._figures import date_ticks, plain_log_ticks
 from ._words import interval, percent, points, ratio, span, told_apart
@@ -25,7 +25,7 @@ from .luck import (
 )
 from .metrics import break_even_cost, cagr, max_drawdown, sharpe_ratio
 
-__all__ = ["comparison_report"]
+__all__ = ["comparison_report", "comparison_section"]
 
 FEWEST_ROWS = 60
 N_BLOCKS = 16
@@ -62,27 +62,39 @@ def comparison_report(
     InvalidInputError
         If there are fewer than two, or they have fewer than 60 days in common.
     """
-    if len(analyses) < 2:
-        raise InvalidInputError(f"Expected at least two backtests; got {len(analyses)}.")
-    lot = _Lot(analyses, {"n_resamples": n_resamples, "seed": seed})
-    section = Section(
-        "Which one, and is it luck?",
-        [_figure(lot), *_tables(lot), Text(_luck(lot))],
-        summary=_summary(lot),
-    )
     return Report(
-        f"{len(lot.names)} backtests",
-        [section],
-        subtitle=f"{lot.days[0]} to {lot.days[-1]}, {len(lot.days):,} days that all of them have.",
+        f"{len(analyses)} backtests",
+        [comparison_section(analyses, n_resamples=n_resamples, seed=seed)],
+        subtitle="On the days that all of them have.",
         seed=seed,
         command=command,
     )
 
 
+def comparison_section(
+    analyses: Mapping[str, Analysis], *, n_resamples: int = 1000, seed: int = 0
+) -> Section:
+    """Return what `comparison_report` shows.
+
+    Parameters
+    ----------
+    analyses : mapping of str to Analysis
+        By name, two at least.
+    n_resamples, seed : int
+        As in `scikd.finance.luck.sharpe_interval`.
+    """
+    lot = _Lot(analyses, {"n_resamples": n_resamples, "seed": seed})
+    items: list[Item] = [_figure(lot), *_tables(lot), _bill_table(lot), Text(_luck(lot))]
+    return Section("Which one, and is it luck?", items, summary=_summary(lot))
+
+
 class _Lot:
     """Backtests, cut to the days that all of them have."""
 
-    def __init__(self, analyses: Mapping[str, Analysis], again: dict[str, int]) -> None:
+    def __init__(self, analyses: Mapping[str, Analysis], again: dict[str, Any]) -> None:
+        if len(analyses) < 2:
+            message = f"Expected at least two backtests to compare; got {len(analyses)}."
+            raise InvalidInputError(message)
         self.again = again
         self.analyses = list(analyses.values())
         self.names = _short(list(analyses))
@@ -166,6 +178,9 @@ def _tables(lot: _Lot) -> list[Table]:
         ]
         for name, own in lot.returns.items()
     ]
+    bar = lot.bars[lot.best]
+    passive = [ratio(sharpe_ratio(bar)), percent(cagr(bar)), percent(max_drawdown(bar))]
+    numbers.append(["equal weight", *passive, None, None])
     columns = ("Sharpe ratio", "growth a year", "largest drawdown", "turnover a day")
     intervals = [
         [
@@ -181,7 +196,7 @@ def _tables(lot: _Lot) -> list[Table]:
             "Net of costs",
             ["", *columns, "break-even (bp a side)"],
             numbers,
-            note="Marked: the highest Sharpe ratio.",
+            note="Marked: the highest Sharpe ratio of a strategy. Equal weight pays no costs.",
             highlight_row=mark,
         ),
         Table(
@@ -197,6 +212,23 @@ def _tables(lot: _Lot) -> list[Table]:
     ]
 
 
+def _bill_table(lot: _Lot) -> Table:
+    rows = []
+    for name, analysis in zip(lot.names, lot.analyses, strict=True):
+        published, _, tradable, honest = analysis.bill
+        steps = (published, tradable, honest)
+        rows.append([name, *(ratio(step.sharpe_ratio) for step in steps)])
+    return Table(
+        "Sharpe ratio by the terms of trade",
+        ["", "as often published", "executed a day later", "and with costs"],
+        rows,
+        note=(
+            "As often published: at the close that made the score, without costs, standard "
+            "deviation of the population, phases averaged. Each on all of its own days."
+        ),
+    )
+
+
 def _luck(lot: _Lot) -> str:
     deflated = deflated_sharpe_ratio(lot.returns[lot.best], list(lot.ratios.values()))
     overfitting = backtest_overfitting(lot.returns, n_blocks=N_BLOCKS).probability
@@ -205,7 +237,7 @@ def _luck(lot: _Lot) -> str:
     return (
         f"The probability that the true Sharpe ratio of {lot.best} is above what luck gives the "
         f"best of {len(lot.names)} is {deflated:.3f} (deflated Sharpe ratio; 0.95 is commonly "
-        "asked for).\n\n"
+        "asked for). What the market gave is in it; more than that is another question.\n\n"
         "Choosing the best of one half of the days, the choice is below the median of all in the "
         f"other half with a probability of {overfitting:.2f} (probability of backtest "
         f"overfitting, {N_BLOCKS} blocks; 0.5 is what choosing by luck gives).\n\n"
@@ -219,6 +251,7 @@ def _luck(lot: _Lot) -> str:
 def _summary(lot: _Lot) -> str:
     gap = lot.gaps[lot.best]
     return (
-        f"The highest net Sharpe ratio, {ratio(lot.ratios[lot.best])}, is that of {lot.best}. It "
-        f"is {told_apart(gap)} equal weight (difference {interval(gap)})."
+        f"From {lot.days[0]} to {lot.days[-1]} the highest net Sharpe ratio, "
+        f"{ratio(lot.ratios[lot.best])}, is that of {lot.best}. It is "
+        f"{told_apart(gap)} equal weight (difference {interval(gap)})."
     )

@@ -35,6 +35,7 @@ from .metrics import (
     sortino_ratio,
     volatility,
 )
+from .regimes import RegimeAlignment
 from .result import BacktestResult
 
 __all__ = ["drawdowns", "metric_table", "short_table", "tear_sheet", "verdict"]
@@ -72,7 +73,11 @@ FEWEST_OF_YEAR = 60  # days, for a Sharpe ratio
 
 
 def tear_sheet(
-    analysis: Analysis | BacktestResult, *, title: str | None = None, command: str = ""
+    analysis: Analysis | BacktestResult,
+    *,
+    alignment: RegimeAlignment | None = None,
+    title: str | None = None,
+    command: str = "",
 ) -> Report:
     """Return the page of a backtest.
 
@@ -80,6 +85,8 @@ def tear_sheet(
     ----------
     analysis : Analysis or BacktestResult
         What to show; a result is first given to `analyse`.
+    alignment : RegimeAlignment or None, default=None
+        Whom the scores resemble in which regime of the market, of `regime_alignment`.
     title : str or None, default=None
         Title of the page; None takes the name of the scores.
     command : str, default=""
@@ -100,6 +107,7 @@ def tear_sheet(
         _score_section(analysis),
         _trade_section(analysis),
         _time_section(analysis),
+        _regime_section(analysis, alignment),
         Section("All metrics, with their conventions", [metric_table(analysis)]),
         Section("What was done", [Text("\n\n".join(choices(analysis)))]),
     ]
@@ -316,6 +324,38 @@ def _time_section(analysis: Analysis) -> Section:
     items: list[Item] = [] if months is None else [months]
     items += [_year_table(analysis), _drawdown_table(analysis)]
     return Section("Over time", items)
+
+
+def _regime_section(analysis: Analysis, alignment: RegimeAlignment | None) -> Section | None:
+    items: list[Item] = []
+    if analysis.regimes:
+        rows = [
+            [
+                regime.name,
+                regime.n_days,
+                percent(regime.annual_return),
+                percent(regime.benchmark),
+                percent(regime.excess, signed=True),
+                f"{percent(regime.low, signed=True)} to {percent(regime.high, signed=True)}",
+            ]
+            for regime in analysis.regimes
+        ]
+        columns = ("days", "net of costs", "equal weight", "difference", "95 % interval")
+        items.append(
+            Table(
+                "Annual return by the regime of the day before",
+                ["", *columns],
+                rows,
+                note=(
+                    "Arithmetic. Volatile or rising: the market's volatility of 20 days, or its "
+                    "trend of 60, is above its median so far; so the regime was known before the "
+                    "return. Several rows are looked at here; that one differs says little."
+                ),
+            )
+        )
+    if alignment is not None:
+        items.append(alignment.figure())
+    return Section("In which market?", items) if items else None
 
 
 def _year_table(analysis: Analysis) -> Table:

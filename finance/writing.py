@@ -18,6 +18,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.persistence import MANIFEST, save_bundle
 
 from .analysis import KIND, Analysis, analyse
+from .regimes import RegimeAlignment
 from .report import tear_sheet
 from .result import BacktestResult
 
@@ -31,6 +32,7 @@ def write_backtest(
     folder: str | Path,
     *,
     analysis: Analysis | None = None,
+    alignment: RegimeAlignment | None = None,
     title: str | None = None,
     command: str = "",
     overwrite: bool = False,
@@ -50,7 +52,7 @@ def write_backtest(
         To make.
     analysis : Analysis or None, default=None
         Of this result; None makes it.
-    title, command : str
+    alignment, title, command
         As for `scikd.finance.tear_sheet`.
     overwrite : bool, default=False
         Whether a backtest that is there may be replaced. Anything else never is.
@@ -70,7 +72,7 @@ def write_backtest(
     folder = Path(folder)
     with room_for_backtest(folder, overwrite=overwrite):
         analysis = analyse(result) if analysis is None else analysis
-        page = tear_sheet(analysis, title=title, command=command)
+        page = tear_sheet(analysis, alignment=alignment, title=title, command=command)
         blobs = {
             REPORT: page.to_html().encode(),
             "metrics.json": _metrics_json(analysis),
@@ -139,6 +141,7 @@ def _metrics_json(analysis: Analysis) -> bytes:
         "by_cost": [entry._asdict() for entry in analysis.costs],
         "by_lag": [entry._asdict() for entry in analysis.lags],
         "bill": [entry._asdict() for entry in analysis.bill],
+        "by_regime": [entry._asdict() for entry in analysis.regimes],
         "strategy": analysis.bundle()["parameters"]["strategy"],
         "facts": dict(analysis.facts),
     }
