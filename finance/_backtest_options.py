@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from scikd.exceptions import InvalidInputError
 
+from ._market_options import MarketOptions
 from .strategy import Price, Strategy, Weighting
 
 __all__ = ["BacktestOptions"]
@@ -19,7 +19,7 @@ SAME = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class BacktestOptions:
+class BacktestOptions(MarketOptions):
     """A strategy, its market, and what it is compared with.
 
     What is None is as in `Strategy`, or as in its published preset.
@@ -62,22 +62,12 @@ class BacktestOptions:
         without costs.
     benchmark : str
         equal_weight, buy_and_hold, or a file with dates and the level of an index.
-    members : Path or None
-        File with the columns asset, start and end: when each was in the universe.
     start : str or None
         First date of scores to use, as yyyy-mm-dd.
     end : str or None
         Last date of scores to use.
     unknown : {"raise", "drop"}
         What to do with scores of dates or assets without prices.
-    missing_zero : bool
-        Prices of 0 stand for missing ones.
-    exclude : tuple of str
-        An asset to leave out, such as one with wrong prices.
-    returns : str or None
-        Column of returns from which prices are rebuilt, where prices are not to be trusted.
-    returns_unit : {"percent", "fraction"} or None
-        Unit of that column.
     trials : int
         How many configurations were tried before this one, itself included; luck grows with it.
     resamples : int
@@ -105,14 +95,9 @@ class BacktestOptions:
     delisting_return: float | None = None
     published: bool = False
     benchmark: str = "equal_weight"
-    members: Path | None = None
     start: str | None = None
     end: str | None = None
     unknown: Literal["raise", "drop"] = "raise"
-    missing_zero: bool = False
-    exclude: tuple[str, ...] = ()
-    returns: str | None = None
-    returns_unit: Literal["percent", "fraction"] | None = None
     trials: int = 1
     resamples: int = 1000
     seed: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import numpy as np
 from scikd.exceptions import InvalidInputError, LookAheadWarning
 
 from ._backtest_options import BacktestOptions
+from ._market_options import day_of, kept_assets, read_market
 from .analysis import BENCHMARKS, Analysis, analyse
 from .backtesting import backtest
 from .panel import Panel
-from .readers import read_members, read_panel, read_scores
+from .readers import read_panel, read_scores
 from .result import BacktestResult
 
 __all__ = ["backtest_from"]
@@ -29,12 +29,12 @@ def backtest_from(
 ) -> tuple[BacktestResult, Analysis]:
     """Read scores and prices, trade them, and work out the numbers of the tear sheet."""
     logger.info("Reading %s", prices)
-    panel = read_panel(prices, **_price_options(options))
-    if options.members is not None:
-        panel = panel.with_members(read_members(options.members))
+    panel = read_market(prices, options)
     logger.info("Reading %s", scores)
     values = read_scores(scores, panel, unknown=options.unknown)
-    values, panel = _without(_within(values, panel, options), panel, options.exclude)
+    kept = kept_assets(panel, options)
+    values = _within(values, panel, options)[:, kept]
+    panel = panel.select(assets=[panel.assets[n] for n in kept])
     known = options.benchmark in BENCHMARKS
     benchmark: Any = options.benchmark if known else _returns_of(Path(options.benchmark), panel)
     with warnings.catch_warnings():  # the summary says it
@@ -51,33 +51,13 @@ def backtest_from(
     )
 
 
-def _price_options(options: BacktestOptions) -> dict[str, Any]:
-    given: dict[str, Any] = {"missing_zero": True} if options.missing_zero else {}
-    if options.returns is not None:
-        given |= {"returns": options.returns, "returns_unit": options.returns_unit}
-    return given
-
-
-def _without(
-    scores: np.ndarray, panel: Panel, exclude: tuple[str, ...]
-) -> tuple[np.ndarray, Panel]:
-    """Leave assets out."""
-    strange = sorted(set(exclude) - set(panel.assets))
-    if strange:
-        raise InvalidInputError(f"Expected assets of the prices to leave out; got {strange}.")
-    kept = [n for n, name in enumerate(panel.assets) if name not in exclude]
-    if len(kept) == panel.n_assets:
-        return scores, panel
-    return scores[:, kept], panel.select(assets=[panel.assets[n] for n in kept])
-
-
 def _within(scores: np.ndarray, panel: Panel, options: BacktestOptions) -> np.ndarray:
     """Take away the scores before the start and after the end."""
     keep = np.ones(panel.n_dates, dtype=bool)
     if options.start is not None:
-        keep &= panel.dates >= _day(options.start, "start")
+        keep &= panel.dates >= day_of(options.start, "start")
     if options.end is not None:
-        keep &= panel.dates <= _day(options.end, "end")
+        keep &= panel.dates <= day_of(options.end, "end")
     kept = np.where(keep[:, None], scores, np.nan)
     if np.isnan(kept).all():
         there = panel.dates[np.isfinite(scores).any(axis=1)]
@@ -87,14 +67,6 @@ def _within(scores: np.ndarray, panel: Panel, options: BacktestOptions) -> np.nd
         )
         raise InvalidInputError(message)
     return kept
-
-
-def _day(text: str, name: str) -> np.datetime64:
-    try:
-        return np.datetime64(date.fromisoformat(text), "D")
-    except ValueError as error:
-        message = f"Expected {name} as yyyy-mm-dd; got {text!r}."
-        raise InvalidInputError(message) from error
 
 
 def _returns_of(path: Path, panel: Panel) -> np.ndarray:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from scikd.report import PALETTE, Figure
 
-from ._experiments import Estimate
+from ._axes import date_ticks, legend, plain_log_ticks
 from ._words import benchmark_name
 from .analysis import Analysis
-from .metrics import YEAR, sharpe_ratio
+from .metrics import YEAR
 
-__all__ = [
-    "cost_figure",
-    "date_ticks",
-    "decay_figure",
-    "equity_figure",
-    "group_figure",
-    "ic_figure",
-    "month_figure",
-    "monthly",
-    "plain_log_ticks",
-    "rolling_figure",
-    "turnover_figure",
-]
+__all__ = ["equity_figure", "month_figure", "monthly", "rolling_figure", "turnover_figure"]
 
 OURS, GROSS = PALETTE[0], PALETTE[5]
 OTHERS = (PALETTE[1], PALETTE[2], PALETTE[3], PALETTE[4])
@@ -49,7 +36,7 @@ def equity_figure(analysis: Analysis) -> Figure:
         for name, returns, colour, width in lines:
             above.plot(dates, np.cumprod(1.0 + returns), color=colour, lw=width, label=name)
         above.plot(dates, gross, color=GROSS, lw=1.0, ls=(0, (2, 1.5)), label="before costs")
-        bar = next(iter(analysis.benchmarks.values()))
+        bar = analysis.benchmarks["equal_weight"]
         _draw_drawdown(below, analysis.dates, bar, OTHERS[0], filled=False)
         _draw_drawdown(below, analysis.dates, own, OURS, filled=True)
         above.set_yscale("log")
@@ -60,7 +47,7 @@ def equity_figure(analysis: Analysis) -> Figure:
         for axes in grid:
             axes.grid()
             axes.set_xlim(analysis.dates[0], analysis.dates[-1])
-        _legend(above, columns=2)
+        legend(above, columns=2)
         date_ticks(below)
 
     return Figure(
@@ -92,7 +79,7 @@ def rolling_figure(analysis: Analysis) -> Figure | None:
     window = YEAR if n >= 2 * YEAR else n // 3
     if window < 20:
         return None
-    bar = next(iter(analysis.benchmarks.values()))
+    bar = analysis.benchmarks["equal_weight"]
 
     def draw(axes: Any) -> None:
         axes.axhline(0.0, color="black", lw=0.8)
@@ -114,7 +101,7 @@ def rolling_figure(analysis: Analysis) -> Figure | None:
         axes.set_ylabel(f"Sharpe ratio of {window} days")
         axes.set_xlim(analysis.dates[0], analysis.dates[-1])
         axes.grid()
-        _legend(axes)
+        legend(axes)
         date_ticks(axes)
 
     note = f"Annual, net of costs, over the last {window} days."
@@ -188,97 +175,6 @@ def _rgb(colour: str) -> list[float]:
     return [int(colour[place : place + 2], 16) / 255.0 for place in (1, 3, 5)]
 
 
-def ic_figure(analysis: Analysis) -> Figure | None:
-    """Draw rank information coefficients: means of months, and their mean of a year."""
-    known = np.isfinite(analysis.rank_ic)
-    dates, values = analysis.ic_dates[: len(analysis.rank_ic)][known], analysis.rank_ic[known]
-    if len(values) < 20:
-        return None
-    months, start = np.unique(dates.astype("M8[M]"), return_index=True)
-    counts = np.diff(np.append(start, len(values)))
-    means = np.add.reduceat(values, start) / counts
-
-    def draw(grid: Any) -> None:
-        left, right = grid
-        left.get_gridspec().set_width_ratios([3.0, 1.0])
-        colours = [OURS if mean >= 0.0 else PALETTE[1] for mean in means]
-        left.bar(
-            months.astype("M8[D]"), means, width=24.0, color=colours, alpha=0.55, lw=0, align="edge"
-        )
-        if len(values) > 2 * YEAR:
-            year = np.convolve(values, np.ones(YEAR) / YEAR, mode="valid")
-            left.plot(dates[YEAR - 1 :], year, color="black", lw=1.5, label="mean of the last year")
-            _legend(left)
-        left.axhline(0.0, color="black", lw=0.8)
-        left.set_ylabel("rank IC")
-        left.grid(axis="y")
-        date_ticks(left)
-        right.hist(values, bins=31, color=OURS, alpha=0.7, orientation="horizontal")
-        right.axhline(values.mean(), color="black", lw=1.2, ls=(0, (4, 3)))
-        right.axhline(0.0, color="black", lw=0.8)
-        right.set_xlabel("days")
-
-    return Figure(
-        "Rank information coefficient",
-        draw,
-        note=(
-            "Spearman's correlation of scores with returns over the holding period from the "
-            "execution on. Left: means of months. Right: all days; dashed is their mean."
-        ),
-        size=(7.6, 3.0),
-        panels=(1, 2),
-    )
-
-
-def decay_figure(analysis: Analysis) -> Figure | None:
-    """Draw the rank information coefficient over horizons."""
-    if len(analysis.decay) < 2:
-        return None
-
-    def draw(axes: Any) -> None:
-        _draw_estimates(axes, analysis.decay)
-        axes.set_xlabel("days from the execution on")
-        axes.set_ylabel("mean rank IC")
-
-    return Figure(
-        "How long do scores know something?",
-        draw,
-        note="Mean rank IC with the return over so many days; 95 % intervals (Newey and West).",
-        size=(5.6, 3.0),
-    )
-
-
-def group_figure(analysis: Analysis) -> Figure | None:
-    """Draw what groups by score earned."""
-    groups = analysis.groups
-    if len(groups) < 2:
-        return None
-
-    def draw(axes: Any) -> None:
-        values = 100.0 * np.array([group[1:] for group in groups])
-        places = [group.at for group in groups]
-        colours = [OURS if value >= 0.0 else PALETTE[1] for value in values[:, 0]]
-        axes.bar(places, values[:, 0], color=colours, alpha=0.8, width=0.75)
-        axes.vlines(places, values[:, 1], values[:, 2], color="black", lw=1.2)
-        axes.plot(places, values[:, 0], "k.", ms=4)
-        axes.axhline(0.0, color="black", lw=0.8)
-        axes.set_xticks(places)
-        axes.set_xlabel("group by score, lowest to highest")
-        axes.set_ylabel("% a year beyond all")
-        axes.grid(axis="y")
-
-    return Figure(
-        "Returns by score",
-        draw,
-        note=(
-            "Groups of equal size on each day; mean return over the holding period beyond the mean "
-            "of all, a year, before costs; 95 % intervals (Newey and West). A signal that ranks "
-            "rises from left to right."
-        ),
-        size=(5.6, 3.0),
-    )
-
-
 def turnover_figure(analysis: Analysis) -> Figure:
     """Draw turnover and number of assets."""
     window = min(21, len(analysis.dates))
@@ -302,7 +198,7 @@ def turnover_figure(analysis: Analysis) -> Figure:
             axes.set_ylim(0.0, 1.25 * axes.get_ylim()[1])
             axes.grid()
             axes.set_xlim(analysis.dates[0], analysis.dates[-1])
-            _legend(axes, columns=2)
+            legend(axes, columns=2)
         above.tick_params(labelbottom=False)
         date_ticks(below)
 
@@ -316,85 +212,3 @@ def turnover_figure(analysis: Analysis) -> Figure:
         size=(7.6, 3.8),
         panels=(2, 1),
     )
-
-
-def cost_figure(analysis: Analysis) -> Figure:
-    """Draw the Sharpe ratio over costs and over the delay."""
-    break_even = analysis.metrics["break_even_cost"].value
-
-    def draw(grid: Any) -> None:
-        left, right = grid
-        for axes, variants, label in (
-            (left, analysis.costs, "cost of a side (bp)"),
-            (right, analysis.lags, "days from score to execution"),
-        ):
-            places = [variant.at for variant in variants]
-            ratios = [variant.sharpe_ratio for variant in variants]
-            axes.plot(places, ratios, "o-", color=OURS, lw=1.5, ms=5)
-            for variant in variants:
-                if variant.as_run:
-                    axes.plot(
-                        variant.at, variant.sharpe_ratio, "o", color=OURS, ms=10, label="as run"
-                    )
-            axes.axhline(0.0, color="black", lw=0.8)
-            axes.set_xlabel(label)
-            axes.grid()
-        bar = sharpe_ratio(analysis.benchmarks["equal_weight"])
-        if math.isfinite(bar):
-            for axes in grid:
-                axes.axhline(bar, color=OTHERS[0], lw=1.2, ls=(0, (4, 3)), label="equal weight")
-        if 0.0 < break_even < max(variant.at for variant in analysis.costs):
-            left.axvline(break_even, color="black", lw=1.0, ls=(0, (1, 2)), label="break-even")
-        left.set_ylabel("net Sharpe ratio")
-        _legend(left, place="lower left")
-
-    return Figure(
-        "Costs and delay",
-        draw,
-        note=(
-            "The same scores at other costs (left), and executed so many days after the score, at "
-            "the costs of the run (right); a delay of 0 is the close that made the score."
-        ),
-        size=(7.6, 3.0),
-        panels=(1, 2),
-    )
-
-
-def _draw_estimates(axes: Any, estimates: Sequence[Estimate]) -> None:
-    table = np.array(estimates)
-    places = np.arange(len(table))
-    axes.axhline(0.0, color="black", lw=0.8)
-    axes.vlines(places, table[:, 2], table[:, 3], color=OURS, lw=2.2, alpha=0.8)
-    axes.plot(places, table[:, 1], "o-", color=OURS, ms=6, lw=1.0)
-    axes.set_xticks(places, [f"{int(at)}" for at in table[:, 0]])
-    axes.grid(axis="y")
-
-
-def _legend(axes: Any, columns: int = 1, place: str = "best") -> None:
-    axes.legend(fontsize=8.0, frameon=False, ncol=columns, loc=place, labelcolor="linecolor")
-
-
-def date_ticks(axes: Any) -> None:
-    """Write dates as short as they can be."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - an extra
-
-    locator: Any = AutoDateLocator(minticks=3, maxticks=9)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    formatter: Any = ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_formatter(formatter)
-
-
-def plain_log_ticks(axes: Any) -> None:
-    """Write values on a logarithmic axis without exponents."""
-    from matplotlib.ticker import (  # noqa: PLC0415 - as above
-        FuncFormatter,
-        LogLocator,
-        MaxNLocator,
-        NullLocator,
-    )
-
-    low, high = axes.get_ylim()
-    narrow = high / low < 8.0
-    axes.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))

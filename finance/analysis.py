@@ -11,7 +11,9 @@ import numpy as np
 
 from scikd.persistence import load_bundle
 
-from ._experiments import (
+from ._orders import plan
+from .backtesting import benchmark_returns
+from .experiments import (
     Estimate,
     Luck,
     RegimeReturns,
@@ -25,19 +27,18 @@ from ._experiments import (
     under_costs,
     under_lags,
 )
-from ._orders import plan
-from .backtesting import benchmark_returns
 from .luck import Interval
 from .metrics import Metric
 from .result import BacktestResult
 from .strategy import Strategy
 
-__all__ = ["KIND", "Analysis", "Estimate", "Luck", "RegimeReturns", "Variant", "analyse"]
+__all__ = ["KIND", "Analysis", "analyse"]
 
 KIND = "scikd.finance.analysis"
 BENCHMARKS = ("equal_weight", "buy_and_hold")
 JUMP = 0.5  # returns of a day that are larger in size are looked at
 RECENT = 5  # without a price in as many rows at the end, an asset is gone
+NAMES_HELD = "effective_names"
 SERIES = ("equity", "returns", "gross_returns", "turnover", "costs", "fees", "n_held")
 LISTS: dict[str, Any] = {
     **dict.fromkeys(("decay", "groups"), Estimate),
@@ -118,6 +119,7 @@ class Analysis:
             **{name: [list(entry) for entry in getattr(self, name)] for name in LISTS},
             "luck": None if self.luck is None else self.luck._asdict(),
             "facts": dict(self.facts),
+            "order": list(self.benchmarks),  # JSON keeps none
         }
         days = {"dates": self.dates, "ic_dates": self.ic_dates}
         arrays = {name: values.astype("M8[D]").astype(np.int64) for name, values in days.items()}
@@ -138,9 +140,9 @@ class Analysis:
         bundle = load_bundle(path, kind=KIND)
         given = dict(bundle.parameters)
         arrays = bundle.arrays
-        luck = given["luck"]
+        luck, order = given["luck"], given.pop("order")
         if luck is not None:
-            gaps = {name: Interval(*values) for name, values in luck["differences"].items()}
+            gaps = {name: Interval(*luck["differences"][name]) for name in order}
             luck = Luck(**{**luck, "sharpe": Interval(*luck["sharpe"]), "differences": gaps})
         return cls(
             **{
@@ -152,14 +154,10 @@ class Analysis:
                 "dates": arrays["dates"].astype("M8[D]"),
                 "ic_dates": arrays["ic_dates"].astype("M8[D]"),
                 "rank_ic": arrays["rank_ic"],
-                "series": _part(arrays, "series."),
-                "benchmarks": _part(arrays, "benchmarks."),
+                "series": {name: arrays[f"series.{name}"] for name in (*SERIES, NAMES_HELD)},
+                "benchmarks": {name: arrays[f"benchmarks.{name}"] for name in order},
             }
         )
-
-
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): values for k, values in arrays.items() if k.startswith(prefix)}
 
 
 def analyse(
@@ -214,7 +212,7 @@ def analyse(
         result.strategy,
         result.initial,
         result.dates,
-        series | {"effective_names": _effective_names(result)},
+        series | {NAMES_HELD: _effective_names(result)},
         benchmarks,
         result.rank_ic if ranked else np.empty(0),
         result.signals.panel.dates[scored[: len(result.rank_ic)] if ranked else slice(0)],

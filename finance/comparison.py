@@ -12,7 +12,7 @@ import numpy as np
 from scikd.exceptions import InvalidInputError
 from scikd.report import PALETTE, Figure, Item, Report, Section, Table, Text
 
-from ._figures import date_ticks, plain_log_ticks
+from ._axes import date_ticks, plain_log_ticks
 from ._words import interval, percent, points, ratio, span, told_apart
 from .analysis import Analysis
 from .luck import (
@@ -167,7 +167,7 @@ def _figure(lot: _Lot) -> Figure:
 
 def _tables(lot: _Lot) -> list[Table]:
     best, mark = confidence_set(lot.returns, **lot.again).included, lot.names.index(lot.best)
-    numbers = [
+    numbers: list[list[object]] = [
         [
             name,
             ratio(lot.ratios[name]),
@@ -179,7 +179,11 @@ def _tables(lot: _Lot) -> list[Table]:
         for name, own in lot.returns.items()
     ]
     bar = lot.bars[lot.best]
-    passive = [ratio(sharpe_ratio(bar)), percent(cagr(bar)), percent(max_drawdown(bar))]
+    passive: list[object] = [
+        ratio(sharpe_ratio(bar)),
+        percent(cagr(bar)),
+        percent(max_drawdown(bar)),
+    ]
     numbers.append(["equal weight", *passive, None, None])
     columns = ("Sharpe ratio", "growth a year", "largest drawdown", "turnover a day")
     intervals = [

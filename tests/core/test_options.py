@@ -200,6 +200,19 @@ class TestCommand:
             replace(Options(), epochs=7, rate=0.5, files=("a", "b"), inner=Inner(4), quiet=False)
         ]
 
+    def test_the_file_may_be_a_flag(self, yaml_file):
+        """Then arguments of its own have the places."""
+        app, seen = typer.Typer(), []
+        path = yaml_file("rate: 0.5\nepochs: 5\n")
+
+        def run(options, *, name: Annotated[str, typer.Argument()]):
+            seen.append((options, name))
+
+        app.command()(command_for(Options, run, file="flag"))
+        result = CliRunner().invoke(app, ["Ada", "--options", str(path), "--epochs", "7"])
+        assert result.exit_code == 0, result.output
+        assert seen == [(Options(rate=0.5, epochs=7), "Ada")]
+
     def test_no_flag_is_the_default(self):
         assert self.run()[1] == [Options()]
 

@@ -23,7 +23,7 @@ from .luck import (
 from .metrics import YEAR, information_coefficient, newey_west_t, sharpe_ratio, summary
 from .regimes import market_regimes
 from .result import BacktestResult
-from .strategy import Conventions, Strategy
+from .strategy import Conventions, Price, Strategy
 
 __all__ = [
     "Estimate",
@@ -265,7 +265,8 @@ def _variants(
     result: BacktestResult, tried: Iterable[tuple[str, float, Strategy]]
 ) -> Iterator[Variant]:
     signals = result.signals
-    own = _terms(result.strategy, plan(signals, result.strategy))
+    short = sells_short(result)
+    own = _terms(result.strategy, plan(signals, result.strategy), short=short)
     for name, at, strategy in tried:
         try:
             orders = plan(signals, strategy)
@@ -282,13 +283,15 @@ def _variants(
             found["sharpe_ratio"].value,
             found["max_drawdown"].value,
             found["calmar_ratio"].value,
-            _terms(strategy, orders) == own,
+            _terms(strategy, orders, short=short) == own,
         )
 
 
-def _terms(strategy: Strategy, orders: Orders) -> Strategy:
-    """Return a strategy with its price spelled out, to compare it with others."""
-    return replace(strategy, price="open" if orders.at_open else "close")
+def _terms(strategy: Strategy, orders: Orders, *, short: bool) -> Strategy:
+    """Return a strategy with its price spelled out, and no fee if none is due, to compare it."""
+    fee = strategy.borrow_bps_per_year if short else 0.0
+    price: Price = "open" if orders.at_open else "close"
+    return replace(strategy, price=price, borrow_bps_per_year=fee)
 
 
 def by_regime(result: BacktestResult, benchmark: np.ndarray) -> list[RegimeReturns]:
