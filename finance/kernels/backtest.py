@@ -136,43 +136,43 @@ def _ruin(book: Book, log: Log, desk: Desk, s: Any, row: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _mark(
-    market: Market, terms: Terms, book: Book, log: Log, desk: Desk, s: Any, t: Any, row: Any
-) -> Any:
-    """Value a sleeve at the close, after it was paid out what has disappeared for good."""
-    value, kept, gone = 0.0, 0, 0
-    for place in range(book.n_held[s]):
-        name = book.held[s, place]
-        price = market.close[t, name]
-        if np.isnan(price):
-            price = market.price[t, name]
-        if not np.isnan(price):
-            book.last[name] = price
-        elif t > market.last_row[name]:
-            price = book.last[name] * (1.0 + terms.delisting)
-            book.cash[s] += book.units[s, name] * price
-            desk.asset[gone], desk.after[gone], desk.price[gone] = name, 0.0, price
-            gone += 1
-            continue
-        book.held[s, kept] = name
-        kept += 1
-        value += book.units[s, name] * book.last[name]
-    book.n_held[s] = kept
-    if gone > 0:
-        book.cash[s] -= _trade(book, log, desk, s, row, gone, terms.cost)
-    value += book.cash[s]
-    return value if value > 0.0 else _ruin(book, log, desk, s, row)
+def _mark(market: Market, terms: Terms, book: Book, log: Log, desk: Desk, t: Any, row: Any) -> None:
+    """Value all sleeves at the close, after they were paid out what has disappeared for good."""
+    for s in range(book.cash.shape[0]):
+        value, kept, gone = 0.0, 0, 0
+        for place in range(book.n_held[s]):
+            name = book.held[s, place]
+            price = market.close[t, name]
+            if np.isnan(price):
+                price = market.price[t, name]
+            if not np.isnan(price):
+                book.last[name] = price
+            elif t > market.last_row[name]:
+                price = book.last[name] * (1.0 + terms.delisting)
+                book.cash[s] += book.units[s, name] * price
+                desk.asset[gone], desk.after[gone], desk.price[gone] = name, 0.0, price
+                gone += 1
+                continue
+            book.held[s, kept] = name
+            kept += 1
+            value += book.units[s, name] * book.last[name]
+        book.n_held[s] = kept
+        if gone > 0:
+            book.cash[s] -= _trade(book, log, desk, s, row, gone, terms.cost)
+        value += book.cash[s]
+        log.equity[row, s] = value if value > 0.0 else _ruin(book, log, desk, s, row)
 
 
 @njit(cache=True, nogil=True)
-def _pay_fee(terms: Terms, book: Book, log: Log, s: Any, row: Any) -> None:
+def _pay_fees(terms: Terms, book: Book, log: Log, row: Any) -> None:
     """Pay for what was borrowed overnight, at the prices of the close before."""
-    short = 0.0
-    for place in range(book.n_held[s]):
-        n = book.held[s, place]
-        short -= min(book.units[s, n] * book.last[n], 0.0)
-    book.cash[s] -= terms.borrow * short
-    log.fee[row] += terms.borrow * short
+    for s in range(book.cash.shape[0]):
+        short = 0.0
+        for place in range(book.n_held[s]):
+            name = book.held[s, place]
+            short -= min(book.units[s, name] * book.last[name], 0.0)
+        book.cash[s] -= terms.borrow * short
+        log.fee[row] += terms.borrow * short
 
 
 @njit(cache=True, nogil=True)
@@ -307,7 +307,7 @@ def simulate(
     weights : numpy.ndarray of shape (n_renewals, width), float64
         Their weights.
     """
-    n_sleeves, n_assets = book.units.shape
+    n_assets = book.last.shape[0]
     desk = Desk(
         np.zeros(n_assets),
         np.empty(n_assets, np.int32),
@@ -320,11 +320,9 @@ def simulate(
     for t in range(span[0], span[1]):
         row = t - span[0]
         if terms.borrow > 0.0:
-            for s in range(n_sleeves):
-                _pay_fee(terms, book, log, s, row)
+            _pay_fees(terms, book, log, row)
         if not market.at_open:
-            for s in range(n_sleeves):
-                log.equity[row, s] = _mark(market, terms, book, log, desk, s, t, row)
+            _mark(market, terms, book, log, desk, t, row)
         while i < rows.shape[0] and rows[i] == t:
             s = sleeves[i]
             log.equity[row, s] = _renew(
@@ -332,8 +330,7 @@ def simulate(
             )
             i += 1
         if market.at_open:
-            for s in range(n_sleeves):
-                log.equity[row, s] = _mark(market, terms, book, log, desk, s, t, row)
+            _mark(market, terms, book, log, desk, t, row)
         log.n_names[row] = book.n_names[0]
 
 
