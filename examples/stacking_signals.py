@@ -11,30 +11,29 @@ from __future__ import annotations
 
 import sys
 
-from scikd.finance import (
-    SignalStack, Strategy, TIPSRanker, analyse, backtest, comparison_report, make_panel,
-    reference_models,
-)  # fmt: skip
+from scikd import finance
+
+SMALL = {"dim": 16, "n_layers": 1, "ffn": 32, "n_heads": 2, "batch_size": 1024}  # for seconds
+SHORT = {"teacher_epochs": 4, "student_epochs": 4, "swa_epochs": 2, "learning_rate": 3e-3}
+# The signal of this market lives from the next close to the one after it.
+STRATEGY = finance.Strategy(k=6, cost_bps=5, price="close")
 
 
 def main() -> None:
     """Stack, backtest what was said out of fold, and compare."""
-    panel = make_panel(800, 40, signal=0.1, seed=1).panel
-    tips = TIPSRanker(
-        teachers=("past", "vanilla"), look_back=5, dim=16, n_layers=1, ffn=32, n_heads=2,
-        teacher_epochs=4, student_epochs=4, swa_epochs=2, learning_rate=3e-3, batch_size=1024,
-        device="cpu",
-    )  # fmt: skip
-    models = [*reference_models(("ridge", "lightgbm")), ("TIPS", tips)]
-    stack = SignalStack(models, horizon=1, look_back=5, progress=False).fit(panel)
+    panel = finance.make_panel(500, 30, signal=0.1, seed=1).panel
+    tips = finance.TIPSRanker(teachers=("past", "vanilla"), look_back=5, **SMALL, **SHORT)
+    models = [*finance.reference_models(("ridge", "lightgbm")), ("TIPS", tips)]
+    stack = finance.SignalStack(models, horizon=1, look_back=5, progress=False).fit(panel)
 
     # Never `predict` of days of training: what is said out of fold is what a backtest may use.
     signals = stack.models_out_of_fold() | {"stack": stack.predict_out_of_fold()}
     analyses = {}
     for name, scores in signals.items():
-        result = backtest(scores, panel, Strategy(k=8, cost_bps=5), benchmark="equal_weight")
-        analyses[name] = analyse(result, name=name, n_resamples=200)
-    page = comparison_report(analyses, n_resamples=200).write_html("stacking-signals.html")
+        result = finance.backtest(scores, panel, STRATEGY, benchmark="equal_weight")
+        analyses[name] = finance.analyse(result, name=name, n_resamples=200)
+    report = finance.comparison_report(analyses, n_resamples=200)
+    page = report.write_html("stacking-signals.html")
 
     lines = [f"weight of {name}: {weight:.2f}" for name, weight in stack.weights_.items()]
     for name, analysis in analyses.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from scikd.report import Item, Report, Section, Table, Text
 
 from ._choices import choices, warnings_of
@@ -83,6 +85,8 @@ def verdict(analysis: Analysis) -> str:
     """
     found, luck = analysis.metrics, analysis.luck
     sharpe = found["sharpe_ratio"].value
+    if not math.isfinite(sharpe):
+        return "Returns do not vary, so there is no Sharpe ratio and nothing to tell from luck."
     if luck is None:
         return (
             f"The net Sharpe ratio is {ratio(sharpe)} over {len(analysis.dates)} days. That is too "

@@ -295,6 +295,9 @@ def test_the_shortest_backtest_has_a_page(tmp_path):
     panel = Panel(dates, ["A"], {"close": [[1.0], [1.1], [1.2]]})
     result = backtest(np.array([[1.0], [np.nan], [np.nan]]), panel, Strategy(k=1))
     write_backtest(result, tmp_path / "out")
+    flat = Panel(dates, ["A"], {"close": np.ones((3, 1))})
+    still = backtest(np.array([[1.0], [np.nan], [np.nan]]), flat, Strategy(k=1, cost_bps=0))
+    assert "Returns do not vary" in tear_sheet(still).to_text()
     assert Analysis.load(tmp_path / "out").strategy == Strategy(k=1)
 
 
