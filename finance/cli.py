@@ -53,6 +53,8 @@ def _backtest(
 
     It writes a folder with a tear sheet, metrics, and tables of equity, weights and trades.
     """
+    from scikd._options import given_flags  # noqa: PLC0415
+
     from ._backtest_run import backtest_from  # noqa: PLC0415
     from ._choices import warnings_of  # noqa: PLC0415
     from ._report_tables import short_table  # noqa: PLC0415
@@ -61,7 +63,8 @@ def _backtest(
 
     with room_for_backtest(output, overwrite=overwrite):
         result, analysis = backtest_from(scores, prices, options)
-        command = shlex.join(["scikd", "finance", "backtest", str(scores), str(prices)])
+        files = [str(path) for path in (scores, prices, "-o", output)]
+        command = shlex.join(["scikd", "finance", "backtest", *files, *given_flags(options)])
         logger.info("Drawing")
         path = write_backtest(
             result, output, analysis=analysis, command=command, overwrite=overwrite

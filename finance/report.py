@@ -143,12 +143,18 @@ def _luck_section(analysis: Analysis) -> Section | None:
         "stays together); the rows of a benchmark are drawn together with those of the strategy. "
         "The p-value is the share of resampled numbers as far from the estimate as zero is."
     )
-    trials = "one configuration is" if luck.n_trials == 1 else f"{luck.n_trials} configurations are"
-    counted = (
-        f"{trials} counted. The best of as many that are worth nothing has a Sharpe ratio of about "
-        f"{ratio(luck.expected_best)} by luck alone; the probability that the true ratio is above "
-        f"that is {luck.deflated_sharpe:.3f} (deflated Sharpe ratio; 0.95 is commonly asked for)."
-    )
+    found = f"is {luck.deflated_sharpe:.3f} (deflated Sharpe ratio; 0.95 is commonly asked for)."
+    if luck.n_trials == 1:
+        counted = (
+            "One configuration is counted. The probability that its true Sharpe ratio is above "
+            f"zero {found}"
+        )
+    else:
+        counted = (
+            f"{luck.n_trials} configurations are counted. The best of as many that are worth "
+            f"nothing has a Sharpe ratio of about {ratio(luck.expected_best)} by luck alone; the "
+            f"probability that the true ratio is above that {found}"
+        )
     warning = (
         "Whatever was looked at before counts: other parameters, other signals, other periods. If "
         "more was tried than is counted here, the probability is too high."
@@ -166,7 +172,7 @@ def _luck_section(analysis: Analysis) -> Section | None:
         summary = "Luck cannot be excluded."
     items: list[Item] = [
         Table("Intervals", ["", "estimate", "95 % interval", "p-value"], rows, note=note),
-        Text(f"{counted[0].upper()}{counted[1:]} {warning}"),
+        Text(f"{counted} {warning}"),
     ]
     rolling = rolling_figure(analysis)
     return Section("Is it luck?", [*items, *([rolling] if rolling else [])], summary=summary)

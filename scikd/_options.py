@@ -22,7 +22,7 @@ from scikd._atomic import atomic_write_bytes
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError, StorageError
 
-__all__ = ["command_for", "dump_options", "load_options", "plain_options"]
+__all__ = ["command_for", "dump_options", "given_flags", "load_options", "plain_options"]
 
 Options = TypeVar("Options")
 
@@ -113,6 +113,32 @@ def dump_options(options: Any, path: str | Path | None = None) -> str:
     if path is not None:
         atomic_write_bytes(path, text.encode("utf-8"))
     return text
+
+
+def given_flags(options: Any) -> list[str]:
+    """Return the flags that make these options on a command line.
+
+    Parameters
+    ----------
+    options : object
+        Instance of a dataclass without nested ones.
+
+    Returns
+    -------
+    list of str
+        One or two for each value that is not the default.
+    """
+    flags: list[str] = []
+    for field in fields(options):
+        value, flag = getattr(options, field.name), field.name.replace("_", "-")
+        if value == _default(field):
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            several = value if isinstance(value, (list, tuple)) else [value]
+            flags += [part for one in several for part in (f"--{flag}", str(one))]
+    return flags
 
 
 def command_for(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from scikd._options import command_for, dump_options, load_options, plain_options
+from scikd._options import command_for, dump_options, given_flags, load_options, plain_options
 from scikd.exceptions import InvalidInputError, StorageError
 
 
@@ -212,6 +212,22 @@ class TestCommand:
         result = CliRunner().invoke(app, ["Ada", "--options", str(path), "--epochs", "7"])
         assert result.exit_code == 0, result.output
         assert seen == [(Options(rate=0.5, epochs=7), "Ada")]
+
+    def test_flags_of_options_make_them_again(self):
+        assert given_flags(Inner()) == []
+
+        @dataclass(frozen=True)
+        class Flat:
+            files: tuple[str, ...] = ()
+            most: int | None = None
+            quiet: bool = False
+            loud: bool = True
+
+        options = Flat(files=("a b", "c"), most=3, quiet=True, loud=False)
+        app, seen = typer.Typer(), []
+        app.command()(command_for(Flat, seen.append, file=False))
+        CliRunner().invoke(app, given_flags(options))
+        assert seen == [options]
 
     def test_no_flag_is_the_default(self):
         assert self.run()[1] == [Options()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -135,7 +136,8 @@ def test_a_backtest_of_own_scores(run, files, market, tmp_path):
     )
     trades = pd.read_parquet(output / "trades.parquet")
     assert len(trades) == len(result.trades)
-    page = (output / "report.html").read_text()
+    page = html.unescape((output / "report.html").read_text())
+    assert f"{prices} -o {output} --top-k 5 --lag 1 --cost-bps 10.0 --resamples 20" in page
     assert "<script" not in page
     assert "http://" not in page
 
