@@ -16,8 +16,10 @@ if __name__ != "scikd.finance":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .analysis import Analysis, analyse
     from .auditing import audit
     from .backtesting import backtest, backtest_many
+    from .comparison import comparison_report
     from .features import Features, forward_returns, last_known, tips_features
     from .judging import judge
     from .luck import (
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .panel import Panel
     from .readers import align_scores, read_members, read_panel, read_scores
     from .regimes import RegimeAlignment, Regimes, market_regimes, regime_alignment
+    from .report import tear_sheet
     from .result import BacktestResult
     from .samples import Samples
     from .signals import SignalStack, reference_models
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
     from .strategy import Strategy
     from .synthetic import PlantedMarket, make_panel
     from .tips import TIPSRanker
+    from .writing import write_backtest
 
 __all__ = [
+    "Analysis",
     "BacktestResult",
     "Chronological",
     "CombinatorialPurged",
@@ -57,10 +62,12 @@ __all__ = [
     "TIPSRanker",
     "WalkForward",
     "align_scores",
+    "analyse",
     "audit",
     "backtest",
     "backtest_many",
     "backtest_overfitting",
+    "comparison_report",
     "confidence_set",
     "deflated_sharpe_ratio",
     "forward_returns",
@@ -77,12 +84,16 @@ __all__ = [
     "sharpe_difference",
     "sharpe_interval",
     "superior_ability",
+    "tear_sheet",
     "tips_features",
+    "write_backtest",
 ]
 
 _HOMES = {
+    "analysis": ("Analysis", "analyse"),
     "auditing": ("audit",),
     "backtesting": ("backtest", "backtest_many"),
+    "comparison": ("comparison_report",),
     "features": ("Features", "forward_returns", "last_known", "tips_features"),
     "judging": ("judge",),
     "luck": (
@@ -98,6 +109,7 @@ _HOMES = {
     "panel": ("Panel",),
     "readers": ("align_scores", "read_members", "read_panel", "read_scores"),
     "regimes": ("RegimeAlignment", "Regimes", "market_regimes", "regime_alignment"),
+    "report": ("tear_sheet",),
     "result": ("BacktestResult",),
     "samples": ("Samples",),
     "signals": ("SignalStack", "reference_models"),
@@ -105,6 +117,7 @@ _HOMES = {
     "strategy": ("Strategy",),
     "synthetic": ("PlantedMarket", "make_panel"),
     "tips": ("TIPSRanker",),
+    "writing": ("write_backtest",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -27,13 +27,13 @@ class Built(NamedTuple):
         The dataclass whose fields are its flags, as ``module.name``.
     run : callable
         What it does, as for `scikd._options.command_for`.
-    file : bool
-        Whether it takes a YAML file of options as its argument.
+    file : bool or "flag"
+        Whether it takes a YAML file of options, as its argument or as ``--options``.
     """
 
     options: str
     run: Callable[..., None]
-    file: bool = True
+    file: bool | Literal["flag"] = True
 
 
 def command_group(name: str, commands: Mapping[str, Built]) -> typer.Typer:

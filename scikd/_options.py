@@ -22,7 +22,7 @@ from scikd._atomic import atomic_write_bytes
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError, StorageError
 
-__all__ = ["command_for", "dump_options", "load_options", "plain_options"]
+__all__ = ["command_for", "dump_options", "given_flags", "load_options", "plain_options"]
 
 Options = TypeVar("Options")
 
@@ -115,7 +115,35 @@ def dump_options(options: Any, path: str | Path | None = None) -> str:
     return text
 
 
-def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) -> Any:
+def given_flags(options: Any) -> list[str]:
+    """Return the flags that make these options on a command line.
+
+    Parameters
+    ----------
+    options : object
+        Instance of a dataclass without nested ones.
+
+    Returns
+    -------
+    list of str
+        One or two for each value that is not the default.
+    """
+    flags: list[str] = []
+    for field in fields(options):
+        value, flag = getattr(options, field.name), field.name.replace("_", "-")
+        if value == _default(field):
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            several = value if isinstance(value, (list, tuple)) else [value]
+            flags += [part for one in several for part in (f"--{flag}", str(one))]
+    return flags
+
+
+def command_for(
+    cls: type[Any], run: Callable[..., None], *, file: bool | Literal["flag"] = True
+) -> Any:
     """Return a function that Typer turns into a command with one flag for each field.
 
     Parameters
@@ -125,8 +153,8 @@ def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) 
     run : callable
         Gets the instance. Its docstring is the help of the command; its further parameters, by
         keyword and annotated as for Typer, are further flags.
-    file : bool, default=True
-        Whether the command takes a YAML file as its argument.
+    file : bool or "flag", default=True
+        Whether the command takes a YAML file, as its argument or as ``--options``.
 
     Returns
     -------
@@ -144,8 +172,11 @@ def command_for(cls: type[Any], run: Callable[..., None], *, file: bool = True) 
     ]
     if file:
         help_text = "YAML file of options; flags win over it."
-        argument = typer.Argument(help=help_text, metavar="FILE", show_default=False)
-        kind = Annotated[Path | None, argument]
+        if file == "flag":
+            place = typer.Option("--options", help=help_text, metavar="FILE", show_default=False)
+        else:
+            place = typer.Argument(help=help_text, metavar="FILE", show_default=False)
+        kind = Annotated[Path | None, place]
         parameters.insert(0, inspect.Parameter(FILE, keyword, default=None, annotation=kind))
     parameters += own
 

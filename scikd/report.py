@@ -41,6 +41,7 @@ TEXT_WIDTH = 88
 # A little more than CSS's 96: figures are drawn small, so that they can be read on a phone.
 PIXELS_PER_INCH = 112
 MISSING = "\N{EM DASH}"
+NUMBER = re.compile(r"[<>]? ?[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?( ?%| x)?")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Table:
     rows : sequence of sequence of object
         Cells, as many in a row as there are columns. A column of numbers is aligned to the right,
         with as many decimals as tell its numbers apart; strings stay as they are; None is an
-        em-dash.
+        em-dash. Text such as "+1.5 %" is aligned to the right where the column has nothing else.
     note : str, default=""
         A line below the table.
     highlight_row : int or None, default=None
@@ -110,8 +111,11 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers only."""
-        return [_all_numbers(column) for column in self._columns()]
+        """Whether each column holds numbers only, or, but for the first, text that reads so."""
+        return [
+            _all_numbers(column) or (place > 0 and _all_read_so(column))
+            for place, column in enumerate(self._columns())
+        ]
 
     def cells(self) -> list[list[str]]:
         """Return the cells as text, row by row."""
@@ -406,6 +410,11 @@ def _all_numbers(column: Sequence[object]) -> bool:
     return bool(given) and all(
         isinstance(cell, numbers.Real) and not isinstance(cell, bool) for cell in given
     )
+
+
+def _all_read_so(column: Sequence[object]) -> bool:
+    given = [cell for cell in column if cell not in (None, "", MISSING)]
+    return bool(given) and all(isinstance(c, str) and NUMBER.fullmatch(c) for c in given)
 
 
 def _column_texts(column: Sequence[object]) -> list[str]:

@@ -22,12 +22,14 @@ SECTIONS = {
     "stacking": "scikd.stack_commands.demo",
     "md": "scikd.md.demo",
     "graphs": "scikd.graphs.demo",
+    "finance": "scikd.finance.demo",
 }
 """Name of every section to the module whose function ``section(options)`` makes it."""
 
 NEEDS = {
     "md": ("ase", "packmol", "tblite", "torch", "vesin"),
     "graphs": ("torch", "torch_geometric"),
+    "finance": ("arch", "skfolio", "torch"),
 }
 """Packages that a section needs beyond the base installation."""
 

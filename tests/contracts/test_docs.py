@@ -29,7 +29,12 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("README.md")]
 )
 EXAMPLES = sorted(path.name for path in ROOT.glob("examples/*.py"))
-SLOW_EXAMPLES = {"classification_with_unlabelled_rows.py", "distil_regression.py"}
+SLOW_EXAMPLES = {
+    "classification_with_unlabelled_rows.py",
+    "distil_regression.py",
+    "stacking_signals.py",
+    "tips_end_to_end.py",
+}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LARGEST_EXAMPLE = 60  # lines
 MOST_FILES = 5

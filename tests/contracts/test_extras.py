@@ -54,10 +54,12 @@ def test_an_extra_that_is_named_brings_the_package(extras):
 
 
 def test_commands_that_read_yaml_are_of_a_domain_whose_extra_brings_it(extras):
+    from scikd.finance.cli import BUILT as FINANCE
     from scikd.graphs.cli import BUILT as GRAPHS
     from scikd.md.cli import BUILT as MD
 
-    readers = [built.options for built in [*GRAPHS.values(), *MD.values()] if built.file]
+    commands = [*FINANCE.values(), *GRAPHS.values(), *MD.values()]
+    readers = [built.options for built in commands if built.file]
     assert readers
     for options in readers:
         assert "pyyaml" in extras[options.split(".")[1]], options

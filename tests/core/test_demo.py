@@ -116,9 +116,8 @@ def test_unknown_names_list_the_known(tmp_path, monkeypatch):
     """A wrong table, a wrong section, a file that is not there."""
     with pytest.raises(InvalidInputError, match="'california'.*got 'nope'"):
         load_table("nope")
-    with pytest.raises(
-        InvalidInputError, match=r"\['graphs', 'md', 'stacking', 'tabular'\]; got \['nope'\]"
-    ):
+    known = r"\['finance', 'graphs', 'md', 'stacking', 'tabular'\]"
+    with pytest.raises(InvalidInputError, match=rf"{known}; got \['nope'\]"):
         run_demo(sections=("nope",))
     monkeypatch.setenv("SCIKD_DATA", str(tmp_path))
     with pytest.raises(StorageError, match="california_housing.csv, which is not there"):
@@ -127,7 +126,7 @@ def test_unknown_names_list_the_known(tmp_path, monkeypatch):
 
 def test_a_section_without_its_packages_is_left_out(monkeypatch):
     monkeypatch.setattr("scikd.demo.find_spec", lambda name: None if name == "tblite" else name)
-    assert installed_sections() == ("tabular", "stacking", "graphs")
+    assert installed_sections() == ("tabular", "stacking", "graphs", "finance")
     monkeypatch.setattr("scikd.demo.find_spec", lambda name: name)
     assert installed_sections() == tuple(SECTIONS)
 

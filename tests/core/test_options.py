@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from scikd._options import command_for, dump_options, load_options, plain_options
+from scikd._options import command_for, dump_options, given_flags, load_options, plain_options
 from scikd.exceptions import InvalidInputError, StorageError
 
 
@@ -199,6 +199,35 @@ class TestCommand:
         assert seen == [
             replace(Options(), epochs=7, rate=0.5, files=("a", "b"), inner=Inner(4), quiet=False)
         ]
+
+    def test_the_file_may_be_a_flag(self, yaml_file):
+        """Then arguments of its own have the places."""
+        app, seen = typer.Typer(), []
+        path = yaml_file("rate: 0.5\nepochs: 5\n")
+
+        def run(options, *, name: Annotated[str, typer.Argument()]):
+            seen.append((options, name))
+
+        app.command()(command_for(Options, run, file="flag"))
+        result = CliRunner().invoke(app, ["Ada", "--options", str(path), "--epochs", "7"])
+        assert result.exit_code == 0, result.output
+        assert seen == [(Options(rate=0.5, epochs=7), "Ada")]
+
+    def test_flags_of_options_make_them_again(self):
+        assert given_flags(Inner()) == []
+
+        @dataclass(frozen=True)
+        class Flat:
+            files: tuple[str, ...] = ()
+            most: int | None = None
+            quiet: bool = False
+            loud: bool = True
+
+        options = Flat(files=("a b", "c"), most=3, quiet=True, loud=False)
+        app, seen = typer.Typer(), []
+        app.command()(command_for(Flat, seen.append, file=False))
+        CliRunner().invoke(app, given_flags(options))
+        assert seen == [options]
 
     def test_no_flag_is_the_default(self):
         assert self.run()[1] == [Options()]

@@ -191,6 +191,16 @@ def test_text_is_aligned_for_the_terminal(report):
     )
 
 
+def test_text_that_reads_as_numbers_is_aligned_with_them():
+    """A column of it, but not the first, and not one in which anything else stands."""
+    rows = [
+        ["1990", "+1.5 %", "< 0.001", "0.1 to 0.3", ""],
+        ["2", None, "3,000", "-", "\N{EM DASH}"],
+    ]
+    table = Table("Mixed", ["year", "gain", "p", "interval", "none"], rows)
+    assert table.numeric == [False, True, True, False, False]
+
+
 def test_text_cannot_move_the_cursor():
     table = Table("a\x1b[2Jb", ["c\n"], [["d\r\x07"]])
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", table.to_text())
