@@ -28,6 +28,11 @@ SMALL = RankerSettings(n_features=3, look_back=6, dim=8, n_layers=2, ffn=12, n_h
 READOUTS = ("mean", "last")
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)  # networks begin at random
+
+
 def windows(n=5, settings=SMALL, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     shape = (n, settings.look_back, settings.n_features)
