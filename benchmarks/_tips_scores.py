@@ -57,7 +57,7 @@ def market_rows(market: Market, scores: Scores, n_resamples: int = 2000) -> list
             if not any(np.array_equal(scores[s][name], table, equal_nan=True) for s in seeds):
                 seeds[seed] = _traded(market, name, table)
     results = {(name, seed): one for name, all_ in of_models.items() for seed, one in all_.items()}
-    published = {key: _published(market, scores[key[1]][key[0]]) for key in results}
+    published = {(name, s): _published(market, name, scores[s][name]) for name, s in results}
     numbers = {key: _numbers(one, n_resamples) | published[key] for key, one in results.items()}
     means = [
         _model_row(market, name, of_seeds, [numbers[name, seed] for seed in of_seeds])
@@ -85,11 +85,13 @@ def _traded(market: Market, name: str, table: np.ndarray) -> BacktestResult:
     return backtest(_test_scores(market, table), market.later, strategy, benchmark="equal_weight")
 
 
-def _published(market: Market, table: np.ndarray) -> dict[str, float]:
+def _published(market: Market, name: str, table: np.ndarray) -> dict[str, float]:
     """Return what the conventions of the literature make of it: same close, no costs."""
+    everyone = {"select": "quantile", "quantile": 1.0, "weighting": "equal", "hold": 1}
+    strategy = Strategy.published(**(everyone if name == "equal weight" else {}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LookAheadWarning)  # that is what it is there for
-        result = backtest(_test_scores(market, table), market.later, Strategy.published())
+        result = backtest(_test_scores(market, table), market.later, strategy)
     found = result.metrics()
     names = {"AR": "annual_return", "sharpe": "sharpe_ratio", "calmar": "calmar_ratio"}
     return {f"published_{short}": found[name].value for short, name in names.items()}

@@ -46,7 +46,7 @@ def run(quick: bool = False) -> list[Row]:
 def kept_rows(
     names: list[str] | None = None, folder: Path = RUNS, n_resamples: int = 2000
 ) -> list[Row]:
-    """Judge what is in the folder so far: models of which all the seeds of that panel are there."""
+    """Judge what is in the folder so far: each model by the seeds that are there."""
     rows = []
     for name in names or list(PANELS):
         places = {seed: folder / name / str(seed) for seed in SEEDS}

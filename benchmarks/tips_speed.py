@@ -1,13 +1,15 @@
 """Networks of TIPS: speed against torch's transformer, and student against ensemble.
 
-Stock-days a second, on one thread, of `Ranker` and of `torch.nn.TransformerEncoder` with the same
-sizes and as many parameters, for both read-outs. Then multiply-adds and latency of one day's scores
-of 500 stocks, by the student and by the seven teachers whose mean it replaces.
+Stock-days a second of CPU time, on one thread, of `Ranker` and of `torch.nn.TransformerEncoder`
+with the same sizes and as many parameters, for both read-outs; medians. Then multiply-adds and
+latency of one day's scores of 500 stocks, by the student and by the seven teachers whose mean it
+replaces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import process_time
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -63,7 +65,8 @@ def _against_torch(stocks: int, repeats: int) -> list[Row]:
         ours = Ranker(RankerSettings(readout=readout))
         plain = _Plain(ours)
         for task, make in (("scoring", _scoring), ("training", _training)):
-            seconds = alternate([make(model, windows) for model in (ours, plain)], repeats)
+            calls = [make(model, windows) for model in (ours, plain)]
+            seconds = alternate(calls, repeats, process_time)
             value, peer = (stocks / one for one in seconds)
             one = row(
                 f"{task}, read-out {readout}", value, "stock-days/s", "TransformerEncoder", peer
@@ -83,7 +86,7 @@ def _against_ensemble(stocks: int, repeats: int) -> list[Row]:
         macs = [sum(_macs(one, windows) for one in models) for models in ([student], teachers)]
         rows.append(row(f"{name}: multiply-adds", float(macs[0]), "MAC", peer, float(macs[1])))
         calls = [_scores([student], windows), _scores(teachers, windows)]
-        seconds = alternate(calls, repeats)
+        seconds = alternate(calls, repeats, process_time)
         rows.append(row(f"{name}: latency", seconds[0], "s", peer, seconds[1], repeats=repeats))
     return rows
 
