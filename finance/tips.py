@@ -78,7 +78,8 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
     every : int, default=1
         Takes each so-manieth day of a panel to train on.
     n_jobs : int or None, default=None
-        Teachers that are trained at a time; as in joblib.
+        Teachers that are trained at a time; as in joblib. Workers have fewer threads each, which
+        round otherwise: after some epochs scores differ a little.
     device : str, default="auto"
         "cpu", "cuda", ...; "auto" takes a GPU where there is one.
     random_state : int, RandomState or None, default=0
