@@ -5,8 +5,9 @@ Names are imported when they are first used: ``import scikd.md`` alone needs nei
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scikd._lazy import lazy_names
 
 if __name__ != "scikd.md":
     # From the root of a checkout a bare `import md` finds this file under a second name: every
@@ -67,15 +68,4 @@ _HOMES = {
     "storage": ("load_force_field", "save_force_field"),
     "training": ("TrainingOptions", "fit"),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
