@@ -309,7 +309,10 @@ def _cut_rows(cuts: Any, scores: np.ndarray, panel: Panel) -> np.ndarray:
             )
             raise InvalidInputError(message)
         # Not the first date: on a later one there is more of a past that could move.
-        return np.unique(np.linspace(scored[0], last, cuts + 2).astype(int)[1:-1])
+        # Only dates with scores: a look at the next day moves the score of the last date alone.
+        possible = scored[scored <= last]
+        places = np.linspace(0, len(possible) - 1, cuts + 2).astype(int)[1:-1]
+        return np.unique(possible[places])
     rows = np.searchsorted(panel.dates, np.asarray(cuts, dtype="datetime64[D]"), side="right") - 1
     if not len(rows) or rows.min() < 0 or rows.max() > panel.n_dates - 2:
         message = (

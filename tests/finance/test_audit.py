@@ -128,6 +128,16 @@ def test_scores_of_the_next_day_are_caught(market):
     assert {one.date for one in moved} == {one.cut for one in moved}
 
 
+@pytest.mark.parametrize("first", range(5))
+def test_weekly_scores_of_the_next_day_are_caught(market, first):
+    def make_scores(panel):
+        scores = np.full(panel.close.shape, np.nan)
+        scores[first:-1:5] = loudness(panel)[1 + first :: 5][: len(scores[first:-1:5])]
+        return scores
+
+    assert not check(quickly(make_scores, market.panel), "future").passed
+
+
 def bouncing(n_dates=250, n_assets=30, seed=0):
     """Closes that jump between bid and ask: what fell today rises tomorrow, and no later."""
     market = make_panel(n_dates, n_assets, seed=seed, fields=("close",))
