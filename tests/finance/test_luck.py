@@ -242,6 +242,9 @@ def test_all_that_was_tried_is_judged_at_once():
     short = backtest_many(luck[:30], market.panel.select(slice(0, 30)), configurations)
     with pytest.raises(InvalidInputError, match="32 rows in common; got 29"):
         judge(short)
+    later = backtest_many(luck[5:], market.panel.select(slice(5, None)), configurations)
+    with pytest.raises(InvalidInputError, match="panels with the same dates"):
+        judge([*able, *later])
 
 
 # -- refusals ------------------------------------------------------------------------------------
