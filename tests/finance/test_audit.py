@@ -249,6 +249,23 @@ def test_cuts_may_be_dates(market):
     assert {one.cut for one in check(result, "future").moved} == {day}
 
 
+def test_scores_that_are_the_return_of_the_next_day_are_caught(market):
+    scores = forward_returns(market.panel, 1, "same_close")
+    found = audit_execution(scores, market.panel)
+    assert not found.passed
+    assert "rank IC with the next day's return 1.0000 (t inf)" in found.finding
+
+
+def test_an_outlier_hides_no_leak(market):
+    def make_scores(panel):
+        scores = loudness(panel)
+        scores[:-1] += 0.01 * np.nan_to_num(scores[1:])
+        scores[25, 0] = 1e12
+        return scores
+
+    assert not check(quickly(make_scores, market.panel), "future").passed
+
+
 def test_a_day_or_two_cannot_tell_of_execution():
     panel = make_panel(3, 4, seed=0).panel
     assert "too few dates" in audit_execution(panel.close, panel).finding
