@@ -424,6 +424,15 @@ def test_frames_and_trades_tell_the_same_story():
     np.testing.assert_allclose(after, units[after.index], atol=1e-12)
 
 
+def test_a_result_does_not_change_with_the_array_of_its_scores():
+    panel = make_panel(5)
+    scores = make_scores(5, panel)
+    again = backtest(scores.copy(), panel, Strategy(k=2)).rank_ic
+    result = backtest(scores, panel, Strategy(k=2))
+    scores[:] = 0.0
+    np.testing.assert_array_equal(result.rank_ic, again)
+
+
 def test_every_metric_says_its_convention():
     panel = make_panel(1, 60, 10)
     for strategy in (Strategy(k=3), Strategy.published(k=2)):
