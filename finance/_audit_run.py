@@ -71,6 +71,8 @@ def _maker(source: str) -> Callable[[Panel], Any] | None:
     file, colon, name = source.rpartition(":")
     if colon and file.endswith(".py"):
         return _function(Path(file), name)
+    if source.endswith(".py"):
+        raise InvalidInputError(f"Name the function that makes scores: {source}:make_scores.")
     if Path(source).is_dir():
         from .tips import TIPSRanker  # noqa: PLC0415 - only this needs torch
 

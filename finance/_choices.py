@@ -44,6 +44,12 @@ def warnings_of(analysis: Analysis) -> list[str]:
         )
     if strategy.cost_bps == 0:
         found.append("Caution: without costs.")
+    wanted = _names_wanted(strategy)
+    if round(facts["mean_scores"]) < wanted:
+        found.append(
+            f"Caution: {wanted} assets are asked for, and {facts['mean_scores']:.0f} members have "
+            "a score on average. The share of those that are missing lies in cash."
+        )
     if facts["without_choice"]:
         found.append(
             f"Caution: on {facts['without_choice']:,} of {facts['n_scored']:,} days all scores are "
@@ -65,6 +71,13 @@ def warnings_of(analysis: Analysis) -> list[str]:
             "as well."
         )
     return found
+
+
+def _names_wanted(strategy: Strategy) -> int:
+    """Return how many assets a choice needs, where the strategy gives their number."""
+    if strategy.select == "top_k":
+        return strategy.k
+    return 2 * strategy.k if strategy.select == "long_short" and strategy.quantile is None else 0
 
 
 def _selection(strategy: Strategy) -> str:

@@ -18,7 +18,6 @@ __all__ = ["equity_figure", "month_figure", "monthly", "rolling_figure", "turnov
 
 OURS, GROSS = PALETTE[0], PALETTE[5]
 OTHERS = (PALETTE[1], PALETTE[2], PALETTE[3], PALETTE[4])
-WIDE = (7.6, 4.4)
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 

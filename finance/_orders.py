@@ -135,7 +135,8 @@ def _checked_scores(scores: Any, panel: Panel) -> np.ndarray:
             f"panel; got {array.shape}."
         )
         raise InvalidInputError(message)
-    return frozen(array)
+    # A copy, because what a result says of its scores later has to be of those that were traded.
+    return frozen(array.copy() if array.flags.writeable and array is scores else array)
 
 
 def _checked_counts(scores: np.ndarray, panel: Panel) -> np.ndarray:

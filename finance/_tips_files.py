@@ -46,6 +46,7 @@ def save_tips(ranker: TIPSRanker, path: str | Path) -> Path:
         "names": list(ranker.teachers_),
         "histories": ranker.histories_,
         "features": None if ranker.features_ is None else list(ranker.features_),
+        "known_until": None if ranker.known_until_ is None else str(ranker.known_until_),
         "n_features_in": getattr(ranker, "n_features_in_", None),
         "variances": list(ranker.variances_),
     }
@@ -71,6 +72,8 @@ def load_tips(kind: type[Kind], path: str | Path) -> Kind:
         ranker.histories_, features = known["histories"], known["features"]
         ranker.features_ = None if features is None else tuple(features)
         ranker.variances_ = tuple(known["variances"])
+        until = known["known_until"]
+        ranker.known_until_ = None if until is None else np.datetime64(until, "D")
         if known["n_features_in"] is not None:
             ranker.n_features_in_ = known["n_features_in"]
     except (KeyError, TypeError) as error:

@@ -88,9 +88,9 @@ def backtest(
     strategy : Strategy or None, default=None
         None is ``Strategy()``.
     benchmark : {"equal_weight", "buy_and_hold"}, numpy.ndarray or None, default=None
-        What to compare with: all members in equal parts, renewed in each row; or bought once, at
-        the first execution; both without costs, at the prices and the lag of the strategy. Or
-        returns of shape (n_dates,), by row of the panel.
+        What to compare with: all members that have a close, in equal parts, renewed in each row; or
+        bought once, at the first execution; both without costs, at the prices and the lag of the
+        strategy. Or returns of shape (n_dates,), by row of the panel.
     initial : float, default=1.0
         Money at the start, in the currency of the prices.
 
@@ -124,7 +124,8 @@ def backtest(
     >>> len(result.equity), int(result.n_held.max())
     (229, 12)
     """
-    strategy = strategy or Strategy()
+    strategy = Strategy() if strategy is None else strategy
+    _check_kinds(panel, [strategy])
     _warn_of_look_ahead([strategy])
     signals = Signals(scores, panel)
     result = BacktestResult.of(signals, strategy, plan(signals, strategy), initial=initial)
@@ -171,6 +172,7 @@ def backtest_many(
     strategies = list(strategies)
     if not strategies:
         raise InvalidInputError("Expected at least one strategy; got none.")
+    _check_kinds(panel, strategies)
     _warn_of_look_ahead(strategies)
     signals = Signals(scores, panel)
     tasks = [(signals, one, plan(signals, one), initial, False) for one in strategies]
@@ -207,6 +209,19 @@ def benchmark_returns(result: BacktestResult, benchmark: Any) -> np.ndarray:
         Without costs.
     """
     return _benchmark(result.signals, result, benchmark)
+
+
+def _check_kinds(panel: Any, strategies: Sequence[Any]) -> None:
+    if not isinstance(panel, Panel):
+        message = (
+            f"Expected the prices as a Panel, after the scores; got a {type(panel).__name__}. "
+            "Panel.from_long and Panel.from_wide make one of a frame, read_panel of a file."
+        )
+        raise InvalidInputError(message)
+    for one in strategies:
+        if not isinstance(one, Strategy):
+            message = f"Expected a Strategy, such as Strategy(k=50); got {one!r}."
+            raise InvalidInputError(message)
 
 
 def _warn_of_look_ahead(strategies: Sequence[Strategy]) -> None:
@@ -246,9 +261,12 @@ def _passive(signals: Signals, result: BacktestResult, benchmark: str) -> np.nda
     daily = benchmark == "equal_weight"
 
     def make() -> np.ndarray:
-        decided = slice(first, last if daily else first + 1)
+        # A member without a price would only tie up cash: it is not listed yet, or no longer.
+        there = signals.panel.member & np.isfinite(signals.panel.close)
+        begin = first + int(np.argmax(there[first:last].any(axis=1)))
+        decided = slice(begin, last if daily else begin + 1)
         level = np.full(signals.scores.shape, np.nan)
-        level[decided] = np.where(signals.panel.member[decided], 0.0, np.nan)
+        level[decided] = np.where(there[decided], 0.0, np.nan)
         passive = Strategy(
             select="quantile",
             quantile=1.0,
@@ -260,7 +278,8 @@ def _passive(signals: Signals, result: BacktestResult, benchmark: str) -> np.nda
             delisting_return=strategy.delisting_return,
         )
         own = Signals(level, signals.panel)
-        return BacktestResult.of(own, passive, plan(own, passive)).returns[: last - first]
+        returns = BacktestResult.of(own, passive, plan(own, passive)).returns
+        return np.concatenate([np.zeros(begin - first), returns])[: last - first]
 
     terms = (strategy.lag, strategy.price, strategy.delisting_return)
     return signals.once(("passive", daily, first, last, *terms), make)

@@ -137,6 +137,13 @@ def _score(
         panel = read_market(prices, options)
         panel = panel.select(assets=[panel.assets[n] for n in kept_assets(panel, options)])
         count = write_scores(output, trained.predict(panel), panel, first)
+    if trained.known_until_ is not None and first <= trained.known_until_:
+        logger.warning(
+            "This ranker knows prices up to %s: its scores from %s until then are of days that it "
+            "was trained on, and too good",
+            trained.known_until_,
+            first,
+        )
     typer.echo(f"{count:,} scores lie in {output}")
 
 

@@ -102,6 +102,13 @@ def judge(
     if len(results) < 2:
         message = f"Expected all backtests that were tried, two at least; got {len(results)}."
         raise InvalidInputError(message)
+    calendars = [one.signals.panel.dates for one in results.values()]
+    if not all(np.array_equal(one, calendars[0]) for one in calendars):
+        message = (
+            "Expected results of panels with the same dates, because rows are compared by their "
+            "number; these differ. Run all of them on one panel."
+        )
+        raise InvalidInputError(message)
     start = max(one.rows.start for one in results.values())
     stop = min(one.rows.stop for one in results.values())
     if stop - start < 2 * n_blocks:

@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 EULER = 0.5772156649015329
+FEWEST_ROWS = 8  # that a length of blocks is chosen from
+ALIKE = 12  # decimals up to which returns that agree are the same
 
 
 class Interval(NamedTuple):
@@ -115,7 +117,7 @@ def sharpe_difference(
         message = f"Expected returns of the same rows; got {len(first)} and {len(second)}."
         raise InvalidInputError(message)
     both = np.hstack([first, second])
-    block = _block(first - second) if block is None else block
+    block = _length(first - second, block, n_resamples)
     return _interval(
         lambda x: sharpe_ratio(x[:, 0]) - sharpe_ratio(x[:, 1]),
         both,
@@ -137,7 +139,7 @@ def _interval(
     if not 0.0 < level < 1.0:
         raise InvalidInputError(f"Expected a level between 0 and 1; got {level!r}.")
     bootstrap = _arch().StationaryBootstrap(
-        _block(table) if block is None else block, table, seed=np.random.default_rng(seed)
+        _length(table, block, n_resamples), table, seed=np.random.default_rng(seed)
     )
     estimate = statistic(table)
     drawn = bootstrap.apply(statistic, n_resamples).ravel()
@@ -153,8 +155,25 @@ def _arch() -> Any:
     return require("arch.bootstrap", extra="finance", feature="Resampling of returns")
 
 
+def _length(table: np.ndarray, block: float | None, n_resamples: int) -> float:
+    """Return the mean block length, chosen if it is not given, or say what cannot be resampled."""
+    if n_resamples < 1 or not (block is None or 1 <= block < math.inf):
+        message = (
+            "Expected n_resamples of at least 1, and a block of at least one row or None; got "
+            f"{n_resamples!r} and {block!r}."
+        )
+        raise InvalidInputError(message)
+    return _block(table) if block is None else block
+
+
 def _block(table: np.ndarray) -> float:
     """Return the mean block length for the column that needs the longest."""
+    if len(table) < FEWEST_ROWS:
+        message = (
+            f"Expected at least {FEWEST_ROWS} rows to choose the length of a block from; got "
+            f"{len(table)}. Take more days, or give the block."
+        )
+        raise InvalidInputError(message)
     moving = table[:, np.ptp(table, axis=0) > 0.0]
     if moving.shape[1] == 0:
         return 1.0
@@ -380,17 +399,20 @@ def superior_ability(
     -------
     dict of str to float
         p-values "lower", "consistent" (the one to report) and "upper", of the hypothesis that none
-        has a higher mean return.
+        has a higher mean return; 1 if all are the benchmark itself.
     """
     table, _ = _named(returns)
     bar = _table(benchmark, "benchmark", one=True)
     if len(bar) != len(table):
         message = f"Expected {len(table)} returns of the benchmark; got {len(bar)}."
         raise InvalidInputError(message)
-    length = _block(table - bar) if block is None else block
+    length = _length(table - bar, block, n_resamples)
+    other = np.round(table - bar, ALIKE).any(axis=0)
+    if not other.any():
+        return dict.fromkeys(("lower", "consistent", "upper"), 1.0)
     test = _arch().SPA(
         -bar[:, 0],
-        -table,
+        -table[:, other],
         block_size=math.ceil(length),
         reps=n_resamples,
         seed=np.random.default_rng(seed),
@@ -429,6 +451,7 @@ def confidence_set(
     ----------
     returns : array-like of shape (n, n_configurations) or mapping of str to array-like
         Daily returns of at least two configurations; columns of an array are named "0", "1", ....
+        Those with the same returns are in the set together.
     level : float, default=0.95
         Probability with which the best is in the set.
     n_resamples, block, seed
@@ -437,19 +460,26 @@ def confidence_set(
     if not 0.0 < level < 1.0:
         raise InvalidInputError(f"Expected a level between 0 and 1; got {level!r}.")
     table, names = _named(returns)
-    length = _block(table - table.mean(axis=1, keepdims=True)) if block is None else block
+    _, first, same = np.unique(
+        np.round(table, ALIKE), axis=1, return_index=True, return_inverse=True
+    )
+    if len(first) == 1:  # nothing to compare
+        return ConfidenceSet(tuple(names), dict.fromkeys(names, 1.0))
+    distinct = table[:, np.sort(first)]
+    length = _length(distinct - distinct.mean(axis=1, keepdims=True), block, n_resamples)
     test = _arch().MCS(
-        -table,
+        -distinct,
         1.0 - level,
         reps=n_resamples,
         block_size=math.ceil(length),
         seed=np.random.default_rng(seed),
     )
     test.compute()
+    place = np.argsort(np.argsort(first))[same.ravel()]  # of each configuration among the tested
     p_values = test.pvalues["Pvalue"]
     return ConfidenceSet(
-        tuple(names[i] for i in sorted(test.included)),
-        {names[i]: float(p_values[i]) for i in range(len(names))},
+        tuple(name for name, i in zip(names, place, strict=True) if i in test.included),
+        {name: float(p_values[i]) for name, i in zip(names, place, strict=True)},
     )
 
 

@@ -269,7 +269,8 @@ def _is_long(frame: pd.DataFrame, asset: str | None) -> bool:
 
 def _dates_as_index(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a wide table with its dates in the index, also where they came as first column."""
-    if isinstance(frame.index, pd.DatetimeIndex) or isinstance(frame.columns, pd.MultiIndex):
+    numbered = pd.api.types.is_integer_dtype(frame.index)
+    if not numbered or isinstance(frame.columns, pd.MultiIndex):
         return frame
     if frame.shape[1] < 2:
         message = (

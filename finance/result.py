@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,7 +129,7 @@ class BacktestResult:
         """Run the orders; see `scikd.finance.backtest`."""
         from ._run import run  # noqa: PLC0415 - compiles on first use
 
-        if not (math.isfinite(initial) and initial > 0):
+        if not (isinstance(initial, Real) and math.isfinite(initial) and initial > 0):
             message = f"Expected money above 0 at the start; got initial={initial!r}."
             raise InvalidInputError(message)
         log = run(signals.panel, strategy, orders, float(initial), keep_trades=keep_trades)

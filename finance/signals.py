@@ -162,6 +162,8 @@ class SignalStack(RegressorMixin, BaseEstimator):
         TeacherError
             If a model fails or gives scores that are not finite; the message names it.
         """
+        if not self.every >= 1:
+            raise InvalidInputError(f"Expected every >= 1; got {self.every!r}.")
         samples, self.features_ = self._training_samples(X)
         label = _labels(samples)
         labelled = np.isfinite(label)
@@ -271,6 +273,9 @@ class SignalStack(RegressorMixin, BaseEstimator):
 
     def _named(self) -> list[tuple[str, Any]]:
         pairs = list(self.estimators)
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            message = f"Expected estimators as pairs of a name and a model; got {pairs}."
+            raise InvalidInputError(message)
         names = [name for name, _ in pairs]
         if not pairs or len(set(names)) < len(names):
             message = f"Expected estimators as pairs of distinct names and models; got {names}."

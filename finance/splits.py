@@ -255,7 +255,11 @@ class Chronological(_DateSplitter):
     def _after(self, dates: np.ndarray, end: Any) -> np.ndarray:
         if end is None:
             return np.zeros(len(dates), dtype=bool)
-        return dates > np.datetime64(end, "D")
+        try:
+            return dates > np.datetime64(end, "D")
+        except ValueError as error:
+            message = f"Expected train_end and valid_end as dates such as 2018-12-31; got {end!r}."
+            raise InvalidInputError(message) from error
 
 
 class CombinatorialPurged(_DateSplitter):

@@ -104,6 +104,8 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
         Loss of each epoch of each teacher and of ``"student"``.
     features_ : tuple of str or None
         Names of the features of the panel; None for arrays.
+    known_until_ : numpy.datetime64 or None
+        Last date of the panel: scores up to it are of days of training. None for arrays.
     n_features_in_ : int
         Numbers of a row, look_back x n_features; only after windows.
 
@@ -216,7 +218,11 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
         """
         samples, names = training_samples(self, X, y, groups)
         if groups is None and names is None:
-            logger.info("no groups: all %d samples count as one day", len(samples))
+            logger.warning(
+                "No groups came with these %d samples, which count as one day. Pass their dates as "
+                "groups; scikit-learn hands them on with enable_metadata_routing=True only.",
+                len(samples),
+            )
         settings = self._settings(samples.windows(slice(0, 1)).shape[2])
         makers = self._makers()
         rule = rule_of(self.consensus)
@@ -244,6 +250,7 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
         )
         self.student_, self.histories_["student"] = student.model, student.history
         self.features_ = names
+        self.known_until_ = X.dates[-1] if isinstance(X, Panel) else None
         return self
 
     def _settings(self, n_features: int) -> RankerSettings:

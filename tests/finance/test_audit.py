@@ -128,6 +128,16 @@ def test_scores_of_the_next_day_are_caught(market):
     assert {one.date for one in moved} == {one.cut for one in moved}
 
 
+@pytest.mark.parametrize("first", range(5))
+def test_weekly_scores_of_the_next_day_are_caught(market, first):
+    def make_scores(panel):
+        scores = np.full(panel.close.shape, np.nan)
+        scores[first:-1:5] = loudness(panel)[1 + first :: 5][: len(scores[first:-1:5])]
+        return scores
+
+    assert not check(quickly(make_scores, market.panel), "future").passed
+
+
 def bouncing(n_dates=250, n_assets=30, seed=0):
     """Closes that jump between bid and ask: what fell today rises tomorrow, and no later."""
     market = make_panel(n_dates, n_assets, seed=seed, fields=("close",))
@@ -237,6 +247,23 @@ def test_cuts_may_be_dates(market):
     day = market.panel.dates[100]
     result = quickly(lambda panel: panel.close / np.nanmax(panel.close), market.panel, cuts=[day])
     assert {one.cut for one in check(result, "future").moved} == {day}
+
+
+def test_scores_that_are_the_return_of_the_next_day_are_caught(market):
+    scores = forward_returns(market.panel, 1, "same_close")
+    found = audit_execution(scores, market.panel)
+    assert not found.passed
+    assert "rank IC with the next day's return 1.0000 (t inf)" in found.finding
+
+
+def test_an_outlier_hides_no_leak(market):
+    def make_scores(panel):
+        scores = loudness(panel)
+        scores[:-1] += 0.01 * np.nan_to_num(scores[1:])
+        scores[25, 0] = 1e12
+        return scores
+
+    assert not check(quickly(make_scores, market.panel), "future").passed
 
 
 def test_a_day_or_two_cannot_tell_of_execution():

@@ -342,6 +342,26 @@ def test_benchmarks_are_run_by_the_same_engine():
     assert np.isnan(given.metrics()["benchmark_sharpe_ratio"].value)
 
 
+def test_benchmarks_leave_out_members_without_a_price():
+    close = np.array([[10, np.nan], [11, np.nan], [12.1, 50], [13.31, 50], [14.641, 50]])
+    panel = small_panel(close, member=np.ones((5, 2), bool))
+    scores = np.where([True, False], 1.0, np.full((5, 2), np.nan))
+    result = backtest(scores, panel, Strategy(k=1, cost_bps=0), benchmark="equal_weight")
+    np.testing.assert_allclose(result.returns, [0, 0.1, 0.1, 0.1])
+    np.testing.assert_allclose(result.benchmark, [0, 0.1, 0.1, 0.05])  # the second joins in row 3
+    held = backtest(scores, panel, Strategy(k=1, cost_bps=0), benchmark="buy_and_hold")
+    np.testing.assert_allclose(held.benchmark, result.returns)
+
+
+def test_benchmarks_wait_for_the_first_price():
+    close = np.array([[np.nan, np.nan], [10, 20], [11, 22], [12.1, 24.2]])
+    panel = small_panel(close, member=np.ones((4, 2), bool))
+    for name in ("equal_weight", "buy_and_hold"):
+        result = backtest(np.ones((4, 2)), panel, Strategy(k=2, cost_bps=0), benchmark=name)
+        np.testing.assert_allclose(result.returns, [0, 0.1, 0.1])
+        np.testing.assert_allclose(result.benchmark, [0, 0, 0.1])
+
+
 def test_the_published_protocol_is_optimistic_in_each_of_its_ways():
     panel = make_panel(5, 120, 20, opens=True)
     scores = make_scores(5, panel, digits=6)
@@ -402,6 +422,15 @@ def test_frames_and_trades_tell_the_same_story():
     assert "Sharpe" in repr(result)
     after = trades.groupby("asset")["held"].last()
     np.testing.assert_allclose(after, units[after.index], atol=1e-12)
+
+
+def test_a_result_does_not_change_with_the_array_of_its_scores():
+    panel = make_panel(5)
+    scores = make_scores(5, panel)
+    again = backtest(scores.copy(), panel, Strategy(k=2)).rank_ic
+    result = backtest(scores, panel, Strategy(k=2))
+    scores[:] = 0.0
+    np.testing.assert_array_equal(result.rank_ic, again)
 
 
 def test_every_metric_says_its_convention():
@@ -487,8 +516,15 @@ def test_other_bad_input_is_refused():
     scores = make_scores(1, panel)
     with pytest.raises(InvalidInputError, match="has none"):
         backtest(scores, panel, Strategy(k=2, price="open"))
-    with pytest.raises(InvalidInputError, match="initial=0"):
-        backtest(scores, panel, Strategy(k=2), initial=0)
+    for initial in (0, "1"):
+        with pytest.raises(InvalidInputError, match="initial="):
+            backtest(scores, panel, Strategy(k=2), initial=initial)
+    with pytest.raises(InvalidInputError, match=r"Strategy\(k=50\); got 'top_k'"):
+        backtest(scores, panel, "top_k")
+    with pytest.raises(InvalidInputError, match="Strategy"):
+        backtest_many(scores, panel, [{"k": 2}])
+    with pytest.raises(InvalidInputError, match="a Panel, after the scores; got a ndarray"):
+        backtest(panel, scores, Strategy(k=2))
     with pytest.raises(InvalidInputError, match="benchmark as"):
         backtest(scores, panel, Strategy(k=2), benchmark="sp500")
     with pytest.raises(InvalidInputError, match="no return on 29 dates"):

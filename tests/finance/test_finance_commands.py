@@ -470,6 +470,9 @@ def test_an_audit_finds_a_planted_leak_and_exits_with_one(run, files, tmp_path):
     code, _, err = run("finance", "audit", f"{source}:nothing", files[1])
     assert code == 2
     assert "function 'nothing'" in err
+    code, _, err = run("finance", "audit", source, files[1])
+    assert code == 2
+    assert f"Name the function that makes scores: {source}:make_scores" in err
 
 
 def test_an_audit_of_a_split(run, files, market, tmp_path):
@@ -501,6 +504,11 @@ def test_train_then_score_then_backtest(run, files, market, tmp_path):
     assert list(frame.columns) == ["date", "asset", "score"]
     assert frame["date"].min() == str(days[120])
     assert f"{len(frame):,} scores lie in" in out
+    assert "knows prices" not in err
+    seen = tmp_path / "seen.csv"
+    code, _, err = run("finance", "score", model, files[1], "--start", days[100], "-o", seen)
+    assert code == 0
+    assert f"knows prices up to {days[119]}: its scores from {days[100]} until then" in err
     code, _, err = run(
         "finance", "backtest", scored, files[1], "--top-k", "5", "-o", tmp_path / "out", *QUICK
     )

@@ -57,6 +57,13 @@ def test_wide_prices_are_read(tmp_path, panel, name):
     np.testing.assert_allclose(back.close, panel.close, rtol=1e-15)
 
 
+def test_wide_parquet_may_have_dates_of_any_kind_in_its_index(tmp_path, panel):
+    frame = wide_scores(panel, panel.close)
+    for kind in (panel.dates.astype(object), panel.dates.astype(str)):
+        frame.set_axis(kind, axis=0).to_parquet(tmp_path / "p.parquet")
+        np.testing.assert_array_equal(read_panel(tmp_path / "p.parquet").dates, panel.dates)
+
+
 def test_names_of_assets_stay_text(tmp_path):
     (tmp_path / "p.csv").write_text(
         "date,code,close,volume\n2020-01-02,000001,1,NA\n2020-01-02,NA,2,5\n2020-01-02,nan,3,\n"

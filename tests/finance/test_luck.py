@@ -164,6 +164,26 @@ def test_the_confidence_set_holds_the_best_and_drops_the_worst():
     assert set(alike.included) == {"0", "1", "2", "3"}
 
 
+def test_equal_configurations_are_in_the_confidence_set_together_or_not_at_all():
+    models = daily(0, (600, 3))
+    models[:, 2] += 0.003
+    again = models[:, [2, 0, 2, 1, 0]]
+    found, plain = (confidence_set(one, n_resamples=300) for one in (again, models[:, [2, 0, 1]]))
+    assert found.included == ("0", "2")
+    assert list(found.p_values.values()) == [plain.p_values[name] for name in "01021"]
+    same = confidence_set(models[:, [1, 1]])
+    assert same.included == ("0", "1")
+
+
+def test_what_is_the_benchmark_is_not_superior_to_it():
+    benchmark = daily(0, 200)
+    nothing = superior_ability(np.column_stack([benchmark, benchmark]), benchmark)
+    assert set(nothing.values()) == {1.0}
+    models = daily(1, (200, 3))
+    plain = superior_ability(models, benchmark, n_resamples=100)
+    assert superior_ability(np.c_[models, benchmark], benchmark, n_resamples=100) == plain
+
+
 # -- the engine on markets whose truth is known --------------------------------------------------
 
 
@@ -242,6 +262,9 @@ def test_all_that_was_tried_is_judged_at_once():
     short = backtest_many(luck[:30], market.panel.select(slice(0, 30)), configurations)
     with pytest.raises(InvalidInputError, match="32 rows in common; got 29"):
         judge(short)
+    later = backtest_many(luck[5:], market.panel.select(slice(5, None)), configurations)
+    with pytest.raises(InvalidInputError, match="panels with the same dates"):
+        judge([*able, *later])
 
 
 # -- refusals ------------------------------------------------------------------------------------
@@ -253,6 +276,9 @@ def test_all_that_was_tried_is_judged_at_once():
         (lambda: sharpe_interval([]), r"returns of shape \(n,\), not empty"),
         (lambda: sharpe_interval([0.1, np.nan]), "got 1 of them"),
         (lambda: sharpe_interval([0.1, 0.2], level=1.0), "level between 0 and 1"),
+        (lambda: sharpe_interval(daily(0, 7)), "at least 8 rows .* got 7"),
+        (lambda: sharpe_interval(daily(0, 50), block=0), "block of at least one row"),
+        (lambda: sharpe_interval(daily(0, 50), n_resamples=0), "n_resamples of at least 1"),
         (lambda: sharpe_difference([0.1, 0.2], [0.1]), "same rows; got 2 and 1"),
         (lambda: backtest_overfitting(daily(0, (50, 3)), n_blocks=5), "even number of blocks"),
         (lambda: backtest_overfitting(daily(0, (20, 3))), "at least two rows each"),

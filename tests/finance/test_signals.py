@@ -264,6 +264,10 @@ def test_what_cannot_be_stacked_is_refused(market, fitted):
         stack_of().fit(np.zeros((10, 3)))
     with pytest.raises(InvalidInputError, match="pairs of distinct names"):
         stack_of([("a", Ridge()), ("a", Ridge())]).fit(market.panel)
+    with pytest.raises(InvalidInputError, match="pairs of a name and a model; got .Ridge"):
+        stack_of([Ridge()]).fit(market.panel)
+    with pytest.raises(InvalidInputError, match="every >= 1; got 0"):
+        stack_of(every=0).fit(market.panel)
     with pytest.raises(InvalidInputError, match="Expected samples with labels"):
         stack_of().fit(Samples.of(market.panel, tips_features(market.panel), look_back=3))
     closes = type(market.panel)(

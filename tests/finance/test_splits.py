@@ -208,6 +208,7 @@ GROUPS = groups_of(30)
         (Chronological("2030-01-01", purge=1), GROUPS, "Split 0.*no dates for test"),
         (Chronological("2020-01-15", "2020-01-10", purge=1), GROUPS, "is before train_end"),
         (Chronological("2020-01-15", purge=1), places(GROUPS), "Expected dates as groups, to cut"),
+        (Chronological("then", purge=1), GROUPS, "as dates such as 2018-12-31; got 'then'"),
         (CombinatorialPurged(10, purge=2), GROUPS, "Folds of 3 dates are too short to purge 2"),
     ],
 )

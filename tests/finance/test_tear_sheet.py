@@ -26,6 +26,7 @@ from scikd.finance import (
     tear_sheet,
     write_backtest,
 )
+from scikd.finance._choices import warnings_of
 from scikd.finance._figures import monthly
 from scikd.finance._report_tables import drawdowns, metric_table
 from scikd.finance.experiments import by_regime, decay, group_returns, probe_luck
@@ -362,3 +363,19 @@ def test_a_comparison_counts_all(market):
     analyses["short"] = analyse(backtest(short.scores, short.panel, Strategy(k=3)))
     with pytest.raises(InvalidInputError, match="days in common"):
         comparison_report(analyses)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "wanted"),
+    [
+        (Strategy(k=5), 0),
+        (Strategy(), 50),
+        (Strategy(select="long_short", k=20), 40),
+        (Strategy(select="quantile", quantile=0.5), 0),
+    ],
+)
+def test_money_that_lies_in_cash_for_want_of_scores_is_warned_of(market, strategy, wanted):
+    found = warnings_of(analyse(backtest(market.scores, market.panel, strategy), n_resamples=20))
+    said = [text for text in found if "lies in cash" in text]
+    assert len(said) == (wanted > 0)
+    assert not wanted or f"{wanted} assets are asked for, and 29 members" in said[0]

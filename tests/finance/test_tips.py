@@ -243,9 +243,11 @@ def test_dates_reach_fit_and_score_in_a_search():
 
 def test_without_groups_all_is_one_day_and_it_is_said(caplog):
     X, y, _ = planted(3)
-    with caplog.at_level(logging.INFO, "scikd.finance"):
+    with caplog.at_level(logging.WARNING, "scikd.finance"):
         plain = TIPSRanker(**QUICK, teachers=["past"]).fit(X, y)
-    assert "no groups: all 36 samples count as one day" in caplog.messages
+    (said,) = caplog.messages
+    assert "No groups came with these 36 samples" in said
+    assert "enable_metadata_routing" in said
     one = TIPSRanker(**QUICK, teachers=["past"]).fit(X, y, np.zeros(36))
     assert np.array_equal(plain.predict(X), one.predict(X))
 
