@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere
@@ -16,7 +16,7 @@ from scikd.exceptions import InvalidInputError
 from ._scoring import score
 from .attention import ALiBi, AttentionBias, FutureOnly, PastOnly, PeriodicBias, RelativePosition
 
-__all__ = ["TEACHERS", "EncoderLayer", "Ranker", "RankerSettings"]
+__all__ = ["TEACHERS", "EncoderLayer", "Ranker", "RankerSettings", "check_windows"]
 
 
 @dataclass(frozen=True)
@@ -231,13 +231,7 @@ class Ranker(nn.Module):
         torch.Tensor of shape (n,)
             The scores, without unit.
         """
-        expected = (self.settings.look_back, self.settings.n_features)
-        if windows.ndim != 3 or tuple(windows.shape[1:]) != expected:
-            message = (
-                f"Expected windows of shape (n, {expected[0]}, {expected[1]}), for days and "
-                f"features; got {tuple(windows.shape)}."
-            )
-            raise InvalidInputError(message)
+        check_windows(windows, self.settings)
         if not self.training and not torch.is_grad_enabled():
             return score(self, windows)
         x = self.embed(self.tokens(windows)) + self.positions
@@ -259,6 +253,17 @@ class Ranker(nn.Module):
     def table(self, like: Tensor) -> Tensor | None:
         """Return the bias in the type of a tensor and at its place; None where there is none."""
         return None if self.bias is None else self.bias(self.settings.n_tokens).to(like)
+
+
+def check_windows(windows: Tensor, settings: Any) -> None:
+    """Raise InvalidInputError unless windows are those of a network's settings."""
+    expected = (settings.look_back, settings.n_features)
+    if windows.ndim != 3 or tuple(windows.shape[1:]) != expected:
+        message = (
+            f"Expected windows of shape (n, {expected[0]}, {expected[1]}), for days and "
+            f"features; got {tuple(windows.shape)}."
+        )
+        raise InvalidInputError(message)
 
 
 def _sinusoids(n_tokens: int, dim: int) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from scikd.exceptions import InvalidInputError
 
+from .backbone import check_windows
+
 __all__ = ["Recurrence", "RecurrentRanker", "RecurrentSettings"]
 
 Recurrence = Literal["gru", "tcn"]
@@ -101,13 +103,7 @@ class RecurrentRanker(nn.Module):
         torch.Tensor of shape (n,)
             The scores, without unit.
         """
-        expected = (self.settings.look_back, self.settings.n_features)
-        if windows.ndim != 3 or tuple(windows.shape[1:]) != expected:
-            message = (
-                f"Expected windows of shape (n, {expected[0]}, {expected[1]}), for days and "
-                f"features; got {tuple(windows.shape)}."
-            )
-            raise InvalidInputError(message)
+        check_windows(windows, self.settings)
         read = self.reader(self.embed(windows))
         scores: Tensor = self.head(self.norm(read[:, -1]))
         return scores[:, 0]
