@@ -1,4 +1,4 @@
-"""What `TIPSRanker` is given, as samples by day: a panel, windows, or windows as flat rows."""
+"""What rankers are given, as samples by day: a panel, windows, or windows as flat rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .samples import Samples
 from .training import WindowArrays
 
 if TYPE_CHECKING:
-    from .tips import TIPSRanker
+    from ._ranking import BaseRanker
 
 __all__ = ["panel_samples", "training_samples", "window_samples"]
 
 
 def training_samples(
-    ranker: TIPSRanker, X: Any, y: Any, groups: Any
+    ranker: BaseRanker, X: Any, y: Any, groups: Any
 ) -> tuple[Samples | WindowArrays, tuple[str, ...] | None]:
     """Return labelled samples by day, and the names of their features where they are known."""
     samples: Samples | WindowArrays
@@ -45,7 +45,7 @@ def training_samples(
 
 
 def panel_samples(
-    ranker: TIPSRanker, panel: Panel, *, labelled: bool
+    ranker: BaseRanker, panel: Panel, *, labelled: bool
 ) -> tuple[Samples, tuple[str, ...]]:
     """Return the samples of a panel, and the names of the features."""
     features = tips_features(panel, ranker.look_back)
@@ -54,7 +54,7 @@ def panel_samples(
 
 
 def window_samples(
-    ranker: TIPSRanker, X: Any, y: Any = None, groups: Any = None, *, reset: bool
+    ranker: BaseRanker, X: Any, y: Any = None, groups: Any = None, *, reset: bool
 ) -> WindowArrays:
     """Return windows of shape (n, look_back, n_features), or as flat rows, by day."""
     look_back = ranker.look_back

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
-from ._tips_inputs import panel_samples, training_samples, window_samples
+from ._ranking import BaseRanker
+from ._tips_inputs import training_samples
 from .backbone import TEACHERS, RankerSettings
 from .features import Convention
-from .panel import Panel
 from .recurrent import RecurrentRanker, RecurrentSettings
-from .tips import _days, _labels, _mean_rank_ic
-from .training import DailyWindows, RankerTraining, predict_scores, train_ranker
+from .training import RankerTraining, train_ranker
 
 __all__ = ["NETWORKS", "NetworkRanker"]
 
 NETWORKS = (*TEACHERS, "gru", "tcn")
 
 
-class NetworkRanker(RegressorMixin, BaseEstimator):
+class NetworkRanker(BaseRanker):
     """Rank the stocks of a day by one network that learnt from forward returns alone.
 
     Parameters
@@ -119,13 +118,6 @@ class NetworkRanker(RegressorMixin, BaseEstimator):
         self.folder = folder
         self.progress = progress
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.regressor_tags.poor_score = True  # scores order stocks; their size means nothing
-        tags.non_deterministic = self.device != "cpu"
-        return tags
-
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Train the network.
 
@@ -143,8 +135,7 @@ class NetworkRanker(RegressorMixin, BaseEstimator):
         InvalidInputError
             If data or parameters cannot be used, or ``folder`` holds another training.
         """
-        this: Any = self
-        samples, self.features_ = training_samples(this, X, y, groups)
+        samples, self.features_ = training_samples(self, X, y, groups)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         names = ("epochs", "swa_epochs", "batch_size", "learning_rate", "method", "sharpness")
         options = RankerTraining(
@@ -175,6 +166,10 @@ class NetworkRanker(RegressorMixin, BaseEstimator):
         sizes_of: dict[str, Any] = {name: getattr(self, name) for name in names}
         return TEACHERS[self.network](RankerSettings(n_features, **sizes_of))
 
+    @property
+    def _served(self) -> Any:
+        return self.model_
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the scores.
 
@@ -195,45 +190,4 @@ class NetworkRanker(RegressorMixin, BaseEstimator):
             If the shape or the features are not those of training.
         """
         check_is_fitted(self)
-        this: Any = self
-        if isinstance(X, Panel):
-            samples, names = panel_samples(this, X, labelled=False)
-            if names != self.features_:
-                message = (
-                    f"Expected a panel with the features of training, {self.features_}; got "
-                    f"{names}. Fields of prices are missing, or there are more."
-                )
-                raise InvalidInputError(message)
-            return samples.spread(self._scores(samples))
-        if self.features_ is not None:
-            message = "Expected a Panel, as in training; got an array."
-            raise InvalidInputError(message)
-        windows = window_samples(this, X, reset=False)
-        scores = np.empty(len(windows))
-        scores[windows.order] = self._scores(windows)
-        return scores
-
-    def score(self, X: Any, y: Any = None, groups: Any = None) -> float:
-        """Return the mean rank correlation of scores and labels within days (rank IC).
-
-        Parameters
-        ----------
-        X, y, groups
-            As for `fit`.
-
-        Returns
-        -------
-        float
-            From -1 to 1; a day in which nothing differs counts as 0.
-        """
-        check_is_fitted(self)
-        this: Any = self
-        samples: DailyWindows
-        if isinstance(X, Panel):
-            samples, _ = panel_samples(this, X, labelled=True)
-        else:
-            samples = window_samples(this, X, y, groups, reset=False)
-        return _mean_rank_ic(self._scores(samples), _labels(samples), _days(samples))
-
-    def _scores(self, samples: DailyWindows) -> np.ndarray:
-        return predict_scores(self.model_, samples, device=self.device)
+        return self._scored(X, partial(self._score_by, self.model_))

@@ -10,19 +10,18 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from scikd._progress import Progress
 from scikd.aggregation import Aggregator
 from scikd.exceptions import InvalidInputError
-from scikd.kernels.ranks import group_ranks
 from scikd.parallel import fan_out
 
 from ._consensus import NEEDS_CALIBRATION, calibrated_rule, combine, rule_of
+from ._ranking import BaseRanker, days_of, labels_of
 from ._tips_files import load_tips, save_tips
-from ._tips_inputs import panel_samples, training_samples, window_samples
+from ._tips_inputs import training_samples
 from .backbone import TEACHERS, Ranker, RankerSettings
 from .features import Convention, last_known
 from .panel import Panel
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 Teachers = Sequence[str] | Mapping[str, Callable[[RankerSettings], Ranker]]
 
 
-class TIPSRanker(RegressorMixin, BaseEstimator):
+class TIPSRanker(BaseRanker):
     """Rank the stocks of a day by one small transformer that was taught by several.
 
     Teachers that differ only in what their attention may look at learn to rank forward returns;
@@ -183,13 +182,6 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
         self.folder = folder
         self.progress = progress
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.regressor_tags.poor_score = True  # scores order stocks; their size means nothing
-        tags.non_deterministic = self.device != "cpu"
-        return tags
-
     # ---------------------------------------------------------------------------------- training
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
@@ -235,7 +227,7 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
         variances: tuple[float, ...] = ()
         if held_out is not None:
             scores = self._scores_of_teachers(held_out)
-            rule, variances = calibrated_rule(scores, _labels(held_out), _days(held_out))
+            rule, variances = calibrated_rule(scores, labels_of(held_out), days_of(held_out))
         self.consensus_, self.variances_ = rule, variances
         targets = combine(rule, self._scores_of_teachers(samples), samples, samples.day_ptr)
         student = _train(
@@ -338,6 +330,10 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
 
     # ----------------------------------------------------------------------------------- scoring
 
+    @property
+    def _served(self) -> Ranker:
+        return self.student_
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the student's scores.
 
@@ -392,51 +388,6 @@ class TIPSRanker(RegressorMixin, BaseEstimator):
             for name, model in self.teachers_.items()
         }
 
-    def score(self, X: Any, y: Any = None, groups: Any = None) -> float:
-        """Return the mean rank correlation of scores and labels within days (rank IC).
-
-        Parameters
-        ----------
-        X, y, groups
-            As for `fit`.
-
-        Returns
-        -------
-        float
-            From -1 to 1; a day in which nothing differs counts as 0.
-        """
-        check_is_fitted(self)
-        if isinstance(X, Panel):
-            samples: DailyWindows = panel_samples(self, X, labelled=True)[0]
-        else:
-            samples = window_samples(self, X, y, groups, reset=False)
-        scores = self._score_by(self.student_, samples)
-        return _mean_rank_ic(scores, _labels(samples), _days(samples))
-
-    def _score_by(self, model: Ranker, samples: DailyWindows) -> np.ndarray:
-        return predict_scores(model, samples, device=self.device)
-
-    def _scored(
-        self, X: Any, scores_of: Callable[[Any], np.ndarray], groups: Any = None
-    ) -> np.ndarray:
-        """Return scores of a panel by date and asset, those of windows in their order."""
-        if isinstance(X, Panel):
-            samples, names = panel_samples(self, X, labelled=False)
-            if names != self.features_:
-                message = (
-                    f"Expected a panel with the features of training, {self.features_}; got "
-                    f"{names}. Fields of prices are missing, or there are more."
-                )
-                raise InvalidInputError(message)
-            return samples.spread(scores_of(samples))
-        if self.features_ is not None:
-            message = "Expected a Panel, as in training; got an array."
-            raise InvalidInputError(message)
-        windows = window_samples(self, X, None, groups, reset=False)
-        scores = np.empty(len(windows))
-        scores[windows.order] = scores_of(windows)
-        return scores
-
     # ------------------------------------------------------------------------------------- files
 
     def save(self, path: str | Path) -> Path:
@@ -482,21 +433,3 @@ def _train(
     return train_ranker(
         model, samples, options, targets=targets, folder=folder, name=name, progress=progress
     )
-
-
-def _labels(samples: DailyWindows) -> np.ndarray:
-    if samples.label is None:
-        raise InvalidInputError("Expected labels to compare scores with; got none.")
-    return samples.label
-
-
-def _days(samples: DailyWindows) -> np.ndarray:
-    return np.repeat(np.arange(len(samples.day_ptr) - 1), np.diff(samples.day_ptr))
-
-
-def _mean_rank_ic(scores: np.ndarray, labels: np.ndarray, days: np.ndarray) -> float:
-    sizes = np.bincount(days)
-    ranks = [group_ranks(values, days) - (sizes[days] + 1) / 2 for values in (scores, labels)]
-    product, *squares = (np.bincount(days, a * b) for a, b in (ranks, ranks[:1] * 2, ranks[1:] * 2))
-    norms = np.sqrt(squares[0] * squares[1])
-    return float(np.mean(np.divide(product, norms, out=np.zeros_like(norms), where=norms > 0)))
