@@ -6,8 +6,6 @@ base models that it needs for them, and the seconds of its fit.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 import time
 import warnings
@@ -25,6 +23,7 @@ from benchmarks._stacking_ours import PENALTIES
 from benchmarks._stacking_pools import Pool
 from benchmarks._stacking_scores import row_losses
 from benchmarks._stacking_worker import Column, Columns
+from benchmarks.harness import peer_python, run_worker
 from scikd._atomic import atomic_write
 
 __all__ = [
@@ -131,8 +130,7 @@ def _fitted(pool: Pool, model: Any) -> Answer:
 
 def environment() -> Path | None:
     """Return the interpreter of the peers' environment, or None where there is none."""
-    python = Path(os.environ.get("SCIKD_PEERS", "")) / "tabular" / "bin" / "python"
-    return python if os.environ.get("SCIKD_PEERS") and python.is_file() else None
+    return peer_python("tabular")
 
 
 def ask(pool: Pool, names: Sequence[str]) -> dict[str, Answer]:
@@ -145,16 +143,7 @@ def ask(pool: Pool, names: Sequence[str]) -> dict[str, Answer]:
         source, target = Path(folder) / "pool.npz", Path(folder) / "answers.npz"
         np.savez(source, P=pool.P, y=pool.y, P_test=pool.P_test)
         script = Path(__file__).with_name("_stacking_worker.py")
-        done = subprocess.run(  # noqa: S603 - the environment that the user named
-            [str(python), str(script), str(source), str(target), *names],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            msg = f"{script.name} failed in {python}:\n{done.stderr}"
-            raise RuntimeError(msg)
+        run_worker(python, script, str(source), str(target), *names)
         with np.load(target) as found:
             return {name: _answer(found, f"{name}|") for name in names}
 

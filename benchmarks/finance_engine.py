@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import ROOT, Row, row
+from benchmarks.harness import ROOT, Row, peer_python, row, run_worker
 from scikd.finance import BacktestResult, Panel, Strategy, backtest, backtest_many
 from scikd.finance.metrics import max_drawdown, sharpe_ratio, sortino_ratio, volatility
 
@@ -81,9 +81,8 @@ def _ask(
     scores: np.ndarray, panel: Panel, strategy: Strategy, returns: np.ndarray, repeats: int = 3
 ) -> dict[str, Any] | None:
     """Ask the packages of the peers' environment, in a process of their own."""
-    folder = os.environ.get("SCIKD_PEERS")
-    python = Path(folder or "") / "finance" / "bin" / "python"
-    if not folder or not python.is_file():
+    python = peer_python("finance")
+    if python is None:
         return None
     with tempfile.TemporaryDirectory() as work:
         source, target = Path(work) / "task.npz", Path(work) / "answer.npz"
@@ -95,16 +94,7 @@ def _ask(
             returns=returns,
         )
         script = Path(__file__).with_name("_finance_worker.py")
-        done = subprocess.run(  # noqa: S603 - the environment that the user named
-            [str(python), str(script), str(source), str(target), str(repeats)],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            msg = f"{script.name} failed in {python}:\n{done.stderr}"
-            raise RuntimeError(msg)
+        run_worker(python, script, str(source), str(target), str(repeats))
         with np.load(target) as found:
             return {name: found[name][()] for name in found.files}
 

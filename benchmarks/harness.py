@@ -32,7 +32,9 @@ __all__ = [
     "alternate",
     "peak_rss",
     "peak_traced",
+    "peer_python",
     "row",
+    "run_worker",
     "table",
     "timed_row",
     "write_json",
@@ -176,6 +178,27 @@ def peak_rss(target: str, *arguments: Any) -> int:
         msg = f"measuring {target}{arguments} failed:\n{done.stderr}"
         raise RuntimeError(msg)
     return int(done.stdout.split("peak")[-1])
+
+
+def peer_python(environment: str) -> Path | None:
+    """Return the interpreter of an environment in the folder SCIKD_PEERS; None if there is none."""
+    folder = os.environ.get("SCIKD_PEERS")
+    python = Path(folder or "") / environment / "bin" / "python"
+    return python if folder and python.is_file() else None
+
+
+def run_worker(python: Path, script: Path, *arguments: str) -> None:
+    """Run a script in an environment of peers, on one thread; raise RuntimeError if it fails."""
+    done = subprocess.run(  # noqa: S603 - the environment that the user named
+        [str(python), str(script), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        msg = f"{script.name} failed in {python}:\n{done.stderr}"
+        raise RuntimeError(msg)
 
 
 def _cell(value: object) -> str:

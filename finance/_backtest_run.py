@@ -13,8 +13,8 @@ from scikd.exceptions import InvalidInputError, LookAheadWarning
 
 from ._backtest_options import BacktestOptions
 from ._market_options import day_of, kept_assets, read_market
-from .analysis import BENCHMARKS, Analysis, analyse
-from .backtesting import backtest
+from .analysis import Analysis, analyse
+from .backtesting import BENCHMARKS, backtest
 from .panel import Panel
 from .readers import read_panel, read_scores
 from .result import BacktestResult

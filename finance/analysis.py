@@ -12,7 +12,7 @@ import numpy as np
 from scikd.persistence import load_bundle
 
 from ._orders import plan
-from .backtesting import benchmark_returns
+from .backtesting import BENCHMARKS, benchmark_returns
 from .experiments import (
     Estimate,
     Luck,
@@ -35,7 +35,6 @@ from .strategy import Strategy
 __all__ = ["KIND", "Analysis", "analyse"]
 
 KIND = "scikd.finance.analysis"
-BENCHMARKS = ("equal_weight", "buy_and_hold")
 JUMP = 0.5  # returns of a day that are larger in size are looked at
 RECENT = 5  # without a price in as many rows at the end, an asset is gone
 NAMES_HELD = "effective_names"

@@ -65,7 +65,10 @@ from .panel import Panel
 from .result import BacktestResult
 from .strategy import Strategy
 
-__all__ = ["backtest", "backtest_many", "benchmark_returns"]
+__all__ = ["BENCHMARKS", "backtest", "backtest_many", "benchmark_returns"]
+
+BENCHMARKS = ("equal_weight", "buy_and_hold")
+"""What a backtest can be compared with by name; see `backtest`."""
 
 
 def backtest(
@@ -235,7 +238,7 @@ def _warn_of_look_ahead(strategies: Sequence[Strategy]) -> None:
 
 def _benchmark(signals: Signals, result: BacktestResult, benchmark: Any) -> np.ndarray:
     """Return the returns of a benchmark in the rows of a result."""
-    if isinstance(benchmark, str) and benchmark in ("equal_weight", "buy_and_hold"):
+    if isinstance(benchmark, str) and benchmark in BENCHMARKS:
         return _passive(signals, result, benchmark)
     try:
         returns = np.asarray(benchmark, dtype=np.float64)

@@ -15,6 +15,7 @@ from scikd.report import PALETTE, Figure, Item, Report, Section, Table, Text
 from ._axes import date_ticks, plain_log_ticks
 from ._words import interval, percent, points, ratio, span, told_apart
 from .analysis import Analysis
+from .experiments import FEWEST_ROWS
 from .luck import (
     backtest_overfitting,
     confidence_set,
@@ -27,7 +28,6 @@ from .metrics import break_even_cost, cagr, max_drawdown, sharpe_ratio
 
 __all__ = ["comparison_report", "comparison_section"]
 
-FEWEST_ROWS = 60
 N_BLOCKS = 16
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
-from .backtesting import benchmark_returns
+from .backtesting import BENCHMARKS, benchmark_returns
 from .luck import (
     Interval,
     backtest_overfitting,
@@ -23,8 +23,6 @@ from .metrics import sharpe_ratio
 from .result import BacktestResult
 
 __all__ = ["Judgement", "judge"]
-
-BENCHMARKS = ("equal_weight", "buy_and_hold")
 
 
 @dataclass(frozen=True)
