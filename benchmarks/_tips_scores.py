@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._tips_models import HORIZON
+from benchmarks._tips_models import ENSEMBLE, HORIZON, STUDENT
 from benchmarks._tips_panels import Market
 from benchmarks.harness import Row, row
 from scikd.exceptions import LookAheadWarning
@@ -34,11 +34,20 @@ METRICS = {
     "calmar": calmar_ratio,
     "MDD": max_drawdown,
 }
+OTHERS = (
+    "vanilla with SWA",
+    "teacher: vanilla",
+    ENSEMBLE,
+    "GRU",
+    "lightgbm",
+    "ridge",
+)
+"""What the student is compared with; the first differs from it in what it was taught only."""
 Scores = Mapping[int, Mapping[str, np.ndarray]]
 
 
 def market_rows(market: Market, scores: Scores, n_resamples: int = 2000) -> list[Row]:
-    """Return a row for each model, mean of its seeds; then one for each seed; then a verdict.
+    """Return a row for each model, mean of its seeds; one for each seed; comparisons; a verdict.
 
     Parameters
     ----------
@@ -71,7 +80,12 @@ def market_rows(market: Market, scores: Scores, n_resamples: int = 2000) -> list
         for seed in of_seeds
         if len(of_seeds) > 1
     ]
-    return [*means, *singles, _verdict(market, results, n_resamples)]
+    contrasts = [
+        _contrast(market, of_models[STUDENT], of_models[name], name, n_resamples)
+        for name in OTHERS
+        if STUDENT in of_models and name in of_models
+    ]
+    return [*means, *singles, *contrasts, _verdict(market, results, n_resamples)]
 
 
 def _test_scores(market: Market, table: np.ndarray) -> np.ndarray:
@@ -125,17 +139,44 @@ def _model_row(
     suffix: str = "",
 ) -> Row:
     """Make a row of means over seeds; the ends of intervals are means, too."""
-    ic, t = np.nan, np.nan
-    if name != "equal weight":
-        # All seeds score the same days; the mean of their daily coefficients has the mean's t.
-        series = np.mean([one.rank_ic for one in of_seeds.values()], axis=0)
-        lags = max(HORIZON - 1, int(4 * (len(series) / 100) ** (2 / 9)))
-        ic, t = float(np.nanmean(series)), newey_west_t(series, lags=lags)
+    ic, t = (np.nan, np.nan) if name == "equal weight" else _mean_and_t(_rank_ic(of_seeds))
     means: dict[str, Any] = {
         key: float(np.mean([one[key] for one in numbers])) for key in numbers[0]
     }
     extra: dict[str, Any] = {"t": t, **means, "seeds": len(of_seeds)}
     return row(f"{market.name}: {name}{suffix}", ic, "rank IC", **extra)
+
+
+def _rank_ic(of_seeds: Mapping[int, BacktestResult]) -> np.ndarray:
+    """Return the rank IC of each day: all seeds score the same days, so their mean has one t."""
+    mean: np.ndarray = np.mean([one.rank_ic for one in of_seeds.values()], axis=0)
+    return mean
+
+
+def _mean_and_t(series: np.ndarray) -> tuple[float, float]:
+    lags = max(HORIZON - 1, int(4 * (len(series) / 100) ** (2 / 9)))
+    return float(np.nanmean(series)), newey_west_t(series, lags=lags)
+
+
+def _contrast(
+    market: Market,
+    student: Mapping[int, BacktestResult],
+    other: Mapping[int, BacktestResult],
+    name: str,
+    n_resamples: int,
+) -> Row:
+    """Compare the student with another model on the same days: money is split between seeds."""
+    ic, t = _mean_and_t(_rank_ic(student) - _rank_ic(other))
+    net = [np.mean([one.returns for one in of.values()], axis=0) for of in (student, other)]
+    difference = sharpe_difference(*net, n_resamples=n_resamples)
+    extra = dict(zip(("", "_low", "_high"), difference[:3], strict=True))
+    return row(
+        f"{market.name}: {STUDENT} minus {name}",
+        ic,
+        "rank IC",
+        t=t,
+        **{f"net_difference{end}": value for end, value in extra.items()},
+    )
 
 
 def _verdict(

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import _tips_models, tips
 from benchmarks._tips_models import Plan, kept_scores, make_scores, wanted
+from benchmarks._tips_page import page
 from benchmarks._tips_panels import LOOK_BACK, QUICK, load_market
 from benchmarks._tips_scores import market_rows
 from scikd.finance import forward_returns
@@ -107,6 +108,32 @@ def test_rows_are_means_over_seeds(market):
     assert mean["net_sharpe"] < mean["gross_sharpe"]
     assert rows["made up: equal weight"]["turnover"] < 0.5 * mean["turnover"]
     assert "5 tried" in rows["made up: does any earn more than equal weight? Hansen's p"]["note"]
+
+
+def test_the_student_is_compared_with_others(market):
+    """By differences whose signs are right, and which the page shows with their mean."""
+    rng = np.random.default_rng(2)
+    label = np.nan_to_num(forward_returns(market.later))
+    noise = rng.standard_normal(label.shape)
+    scores = {0: {"TIPS student": label + 0.05 * noise, "ridge": noise}}
+    rows = market_rows(market, scores, n_resamples=50)
+    name = "made up: TIPS student minus ridge"
+    (found,) = (row for row in rows if row["name"] == name)
+    by_name = {row["name"]: row for row in rows}
+    ics = [by_name[f"made up: {model}"]["value"] for model in ("TIPS student", "ridge")]
+    assert found["value"] == pytest.approx(ics[0] - ics[1])
+    assert found["t"] > 5
+    assert found["net_difference_low"] < found["net_difference"] < found["net_difference_high"]
+    renamed = [
+        {**row, "name": row["name"].replace("made up", panel)}
+        for panel in ("jp_tse_100", "uk_ftse100")
+        for row in rows
+    ]
+    text = page(renamed)
+    (mean,) = (line for line in text.splitlines() if line.startswith("| ridge | **mean**"))
+    assert f"{found['value']:+.4f} ({found['t'] * 2**0.5:.1f})" in mean  # half the variance
+    assert text.count("\n## ") == 3
+    assert "Hansen's p" in text
 
 
 @pytest.mark.slow
