@@ -39,9 +39,9 @@ HEAD = """# TIPS on daily prices: the tables
 Made by `python -m benchmarks tips --json build/tips.json` and `python -m benchmarks._tips_page
 build/tips.json docs/tips-tables.md`; [Benchmarks](benchmarks.md) says what was trained, on which
 days, and what each number means. Returns are arithmetic and of a year, after 10 basis points a
-trade unless gross is said; turnover is buys plus sales of a day. Brackets hold 95 % intervals. The mean over panels leaves out the
-S&P 500 of survivors, and its interval takes panels for independent, which the two American ones
-are not quite.
+trade unless gross is said; turnover is buys plus sales of a day. Brackets hold 95 % intervals. The
+mean over panels leaves out the S&P 500 of survivors, and its interval takes panels for
+independent, which the two American ones are not quite.
 """
 
 
