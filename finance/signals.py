@@ -461,6 +461,7 @@ def _lightgbm(seed: int) -> Any:
         colsample_bytree=0.5,
         deterministic=True,
         force_row_wise=True,
+        n_jobs=1,  # threads of a pool that others use, too, spend their time waiting for each other
         random_state=seed,
         verbose=-1,
     )
