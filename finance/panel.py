@@ -364,10 +364,23 @@ def _frozen(values: Any, dtype: Any, name: str) -> np.ndarray:
     except (ValueError, TypeError) as error:
         message = f"Expected {name} as an array of {np.dtype(dtype)}: {error}"
         raise InvalidInputError(message) from error
-    if array.flags.writeable:
+    if not _locked(array):
         array = array.copy() if np.may_share_memory(array, values) else array
         array.flags.writeable = False
     return array
+
+
+def _locked(array: np.ndarray) -> bool:
+    """Tell whether neither the array nor what it is a view of can be written to."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    try:
+        return owner is None or memoryview(owner).readonly
+    except TypeError:  # nothing is known of it
+        return False
 
 
 def _checked_member(member: Any, shape: tuple[int, ...]) -> np.ndarray:

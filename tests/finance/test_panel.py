@@ -57,6 +57,31 @@ def test_it_holds_what_it_was_given_and_nobody_can_change_it():
     assert made.member.tolist() == [[True, True], [True, False], [True, True]]
 
 
+@pytest.mark.parametrize(
+    "view_of",
+    [
+        lambda base: base[:],
+        lambda base: base.view()[:3][:],
+        lambda base: np.frombuffer(memoryview(base).cast("B")).reshape(base.shape),
+    ],
+)
+def test_what_a_locked_view_is_of_cannot_change_it(view_of):
+    base = CLOSE.copy()
+    view = view_of(base)
+    view.flags.writeable = False
+    made = panel(fields={"close": view})
+    base[0, 0] = 99.0
+    assert made.close[0, 0] == 10.0
+
+
+def test_what_nobody_can_write_to_is_not_copied():
+    close = CLOSE.copy()
+    close.flags.writeable = False
+    kept = np.frombuffer(CLOSE.tobytes()).reshape(CLOSE.shape)  # bytes never change
+    for values in (close, close[:], kept):
+        assert np.shares_memory(panel(fields={"close": values}).close, values)
+
+
 def test_returns_are_those_of_adjacent_rows():
     np.testing.assert_allclose(
         panel().returns(), [[np.nan, np.nan], [0.1, np.nan], [12 / 11 - 1, np.nan]]
