@@ -113,7 +113,10 @@ class Panel:
         members: Any = None,
         name: str = "",
     ) -> Panel:
-        """Take a frame with one row for each date and asset, in any order.
+        """Take a frame with one row for each date and asset, sorted by date.
+
+        Within an asset dates must increase; whether the frame goes through it asset by asset or
+        date by date is all the same. Rows that were mixed up may have been so with their values.
 
         Parameters
         ----------
@@ -148,12 +151,15 @@ class Panel:
         Raises
         ------
         InvalidInputError
-            If a column is missing or ambiguous, (date, asset) repeats, or a value cannot be used.
-            The message names rows of the frame, assets and dates.
+            If a column is missing or ambiguous, (date, asset) repeats, dates of an asset do not
+            increase, or a value cannot be used. The message names rows of the frame, assets and
+            dates.
         """
         from ._tables import long_table, price_columns  # noqa: PLC0415 - only this needs pandas
 
-        table = long_table(frame, date, asset, lambda columns: price_columns(columns, returns))
+        table = long_table(
+            frame, date, asset, lambda columns: price_columns(columns, returns), in_order=True
+        )
         return _of_table(table, adjusted, returns_unit, missing_zero, members, name)
 
     @classmethod

@@ -140,6 +140,8 @@ def test_a_long_frame_is_spread_over_dates_and_assets():
     "change",
     [
         lambda frame: frame.rename(columns={"date": "Date", "ticker": "Symbol", "close": "Close"}),
+        lambda frame: frame.sort_values("date"),
+        lambda frame: frame.sort_values(["ticker", "date"]),
         lambda frame: frame.set_index(["date", "ticker"]),
         lambda frame: frame.set_index(["ticker", "date"]),
         lambda frame: frame.set_index(["date", "ticker"]).rename_axis([None, None]),
@@ -189,6 +191,11 @@ def test_other_names_of_columns_can_be_given():
             pd.concat([long_frame(), long_frame().iloc[[2]]]),
             r"1 rows repeat one, such as 'A' on 2020-01-02 \(row 4\)",
         ),
+        (
+            long_frame().iloc[[0, 2, 3, 1]].iloc[::-1],
+            r"of 'A' row 2 \(2020-01-02\) follows row 1 \(2020-01-03\), and 2 rows in all .* Sort",
+        ),
+        (long_frame().iloc[::-1].set_index(["date", "ticker"]), r"of 'A' row 1 .*follows row 0"),
         (long_frame(close=[1, 2, 0, 4]), r"close is 0 in 1 cells \(row 2, 'A' on 2020-01-02\)"),
         (long_frame(close=[1, 2, -3, 4]), r"changes its sign.*row 2, 'A' on 2020-01-02.*returns="),
         (long_frame(open=[1, 0, 3, 4]), r"open is 0 in 1 cells \(row 1, 'B' on 2020-01-03\)"),
@@ -374,7 +381,8 @@ def test_a_panel_comes_back_from_a_long_frame_a_wide_one_and_other_processes(see
     made = make_panel(30, 4, seed=seed, gaps=0.2, delistings=2).panel
     frame = made.to_long()
     assert frame["member"].all()
-    back = Panel.from_long(frame.sample(frac=1, random_state=seed))
+    mixed = frame.sample(frac=1, random_state=seed)
+    back = Panel.from_long(mixed.sort_values("date"))  # assets of a date in any order
     days = np.isin(made.dates, back.dates)
     assert np.isnan(made.close[~days]).all()
     np.testing.assert_array_equal(back.close, made.close[days])
