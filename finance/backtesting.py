@@ -147,9 +147,9 @@ def backtest_many(
 ) -> list[BacktestResult]:
     """Trade the same scores by many strategies at once.
 
-    What strategies have in common (the choice, and the weights) is computed once. The runs share
-    memory and are distributed over threads; each gives what `backtest` gives, to the last bit, but
-    for the trades, which are not kept.
+    What strategies have in common (the choice, and the weights) is computed once, and narrow
+    choices are taken out of wide ones. The runs share memory and are distributed over threads; each
+    gives what `backtest` gives, to the last bit, but for the trades, which are not kept.
 
     Parameters
     ----------
@@ -178,7 +178,11 @@ def backtest_many(
     _check_kinds(panel, strategies)
     _warn_of_look_ahead(strategies)
     signals = Signals(scores, panel)
-    tasks = [(signals, one, plan(signals, one), initial, False) for one in strategies]
+    # The widest choice first: narrower ones are made out of it.
+    widths = [(one.quantile or 0.0, one.k) for one in strategies]
+    falling = sorted(range(len(strategies)), key=widths.__getitem__, reverse=True)
+    orders = {i: plan(signals, strategies[i]) for i in falling}
+    tasks = [(signals, one, orders[i], initial, False) for i, one in enumerate(strategies)]
     # Kernels release the GIL, so that threads suffice and nothing is copied to a worker.
     from joblib import parallel_config  # noqa: PLC0415 - only this function needs it
 
