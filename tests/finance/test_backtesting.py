@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scikd.exceptions import InvalidInputError, LookAheadWarning
 from scikd.finance import BacktestResult, Panel, Strategy, backtest, backtest_many
+from scikd.finance.backtesting import benchmark_returns
 from scikd.finance.kernels import selection
 from scikd.finance.kernels.selection import narrow_rows, select_rows
 from tests.reference.finance_backtest import naive_backtest
@@ -257,6 +259,45 @@ def test_a_narrow_choice_is_taken_out_of_a_wide_one(monkeypatch):
     monkeypatch.setattr(selection, "select_rows", counted)
     backtest_many(make_scores(0, panel), panel, [Strategy(k=k) for k in (1, 3, 5, 2)])
     assert len(calls) == 1
+
+
+def test_a_series_of_returns_is_laid_over_the_dates():
+    panel = make_panel(0, n_dates=40)
+    scores = make_scores(0, panel)
+    returns = np.random.default_rng(1).normal(size=40)
+    days = pd.DatetimeIndex(panel.dates)
+    own = pd.Series(returns, index=days)
+    longer = pd.concat([pd.Series([9.0], index=days[:1] - pd.Timedelta(days=9)), own])
+    strategy = Strategy(k=2)
+    expected = backtest(scores, panel, strategy, benchmark=returns)
+    for series in (
+        own.iloc[::-1],
+        longer,
+        longer.tz_localize("Asia/Tokyo"),
+        own.set_axis(panel.dates.astype(str)),
+    ):
+        found = backtest(scores, panel, strategy, benchmark=series)
+        (many,) = backtest_many(scores, panel, [strategy], benchmark=series)
+        for one in (found, many, found.against(series)):
+            np.testing.assert_array_equal(one.benchmark, expected.benchmark)
+        np.testing.assert_array_equal(benchmark_returns(found, series), expected.benchmark)
+    gone = expected.dates[[3, 5]]
+    lacking = own.drop(gone)
+    lacking.iloc[-1] = np.nan
+    message = (
+        f"no return on 3 of 39 dates of the result, such as {gone[0]}, {gone[1]}, {panel.dates[-1]}"
+    )
+    for ask in (expected.against, lambda it: backtest(scores, panel, strategy, benchmark=it)):
+        with pytest.raises(InvalidInputError, match=message):
+            ask(lacking)
+        with pytest.raises(
+            InvalidInputError, match="each date of the benchmark once; 1 come again"
+        ):
+            ask(pd.concat([own, own.iloc[:1]]))
+        with pytest.raises(InvalidInputError, match="index of the benchmark; got "):
+            ask(own.reset_index(drop=True))
+        with pytest.raises(InvalidInputError, match="a pandas Series of returns by date"):
+            ask(own.to_frame())
 
 
 # -- by hand -------------------------------------------------------------------------------------
@@ -566,7 +607,12 @@ def test_other_bad_input_is_refused():
         backtest(panel, scores, Strategy(k=2))
     with pytest.raises(InvalidInputError, match="benchmark as"):
         backtest(scores, panel, Strategy(k=2), benchmark="sp500")
-    with pytest.raises(InvalidInputError, match="no return on 29 dates"):
+    with pytest.raises(InvalidInputError, match="no return on 29 of 29 dates"):
         backtest(scores, panel, Strategy(k=2), benchmark=np.full(30, np.nan))
+    result = backtest(scores, panel, Strategy(k=2))
+    with pytest.raises(
+        InvalidInputError, match=r"shape \(29,\), one return for each .* the result"
+    ):
+        result.against(np.zeros(30))
     with pytest.raises(InvalidInputError, match="at least one strategy"):
         backtest_many(scores, panel, [])
