@@ -73,6 +73,14 @@ def test_it_finds_what_is_planted(consensus):
     assert len(ranker.variances_) == (3 if consensus == "inverse_variance" else 0)
 
 
+def test_sharp_ranks_teach_teachers_and_students_otherwise():
+    ranker = TIPSRanker(**QUICK, teachers=["vanilla"], truth_weight=1.0)
+    soft, sharp = (clone(ranker).set_params(sharpness=x).fit(*planted(6)) for x in (1.0, 50.0))
+    for name, history in soft.histories_.items():
+        # Ranks hardly differ at first where scores are close: a sharp curve tells them apart.
+        assert sharp.histories_[name][0]["loss"] != history[0]["loss"]
+
+
 def test_labels_that_say_nothing_are_not_learnt_on_new_days():
     random = np.random.default_rng(3)
     X, y, dates = planted(30)
@@ -346,6 +354,7 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_numbers(monkeypatch, fitted,
         ),
         ({"readout": "first"}, "readout is 'first', expected 'mean' or 'last'"),
         ({"swa_epochs": 9}, "swa_epochs 9 are more than epochs 3"),
+        ({"sharpness": 0.0}, "sharpness is 0.0, expected more than 0"),
         ({"truth_weight": -1}, "truth_weight is -1, expected 0 to 1"),
         ({"look_back": 5}, r"windows of shape \(n_samples, 5, n_features\); got .*Set look_back=4"),
         ({"consensus": "inverse_variance", "calibration": 0.01}, "days to train on and to calib"),
