@@ -341,6 +341,9 @@ def test_members_come_from_a_mask_or_a_frame_of_flags():
     ("members", "message"),
     [
         (np.ones((3, 2)), "mask of bool"),
+        ("members.csv", r"read_members reads from a file; got a str of <U11 and shape \(\)"),
+        ([[True], [True, False]], "mask of bool .* got a list of object"),
+        (pd.Series([True, True, False]), r"got a Series of bool and shape \(3,\)"),
         (intervals([("Z", "2000-01-01", None)]), r"shares no asset with the panel: it has \['Z'\]"),
         (intervals([("A", "2020-01-03", "2020-01-02")]), "row 0 runs from 2020-01-03 to 2020-01-0"),
         (intervals([("A", None, None)]), "starts of intervals; 1 have none"),
