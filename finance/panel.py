@@ -13,6 +13,8 @@ import numpy as np
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.persistence import load_bundle, save_bundle
 
+from ._days import as_day
+
 __all__ = ["FIELDS", "Panel"]
 
 FIELDS = ("open", "high", "low", "close", "volume")
@@ -265,7 +267,7 @@ class Panel:
         if isinstance(dates, slice):
             return dates
         try:
-            first, last = (None if day is None else np.datetime64(day, "D") for day in dates)
+            first, last = (None if day is None else as_day(day) for day in dates)
         except (TypeError, ValueError) as error:
             message = f"Expected dates as a slice of rows or (first, last); got {dates!r}."
             raise InvalidInputError(message) from error

@@ -363,6 +363,8 @@ def test_dates_and_assets_can_be_selected():
     assert (made.n_dates, made.assets) == (2, ("B",))
     same(made, panel().select(slice(1, None), ["B"]))
     same(panel().select((None, "2020-01-05")), panel().select(slice(2)))
+    tokyo = pd.Timestamp("2020-01-03", tz="Asia/Tokyo")
+    same(panel().select((tokyo, None)), panel().select(slice(1, None)))
     same(panel().select(), panel())
 
 

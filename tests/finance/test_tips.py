@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 import torch
@@ -104,6 +105,19 @@ def test_the_order_of_days_does_not_matter(fitted):
     same = TIPSRanker(**QUICK).fit(X[order], y[order], dates[order])
     assert np.array_equal(same.predict(X), fitted.predict(X))
     np.testing.assert_allclose(fitted.predict(X[order]), fitted.predict(X)[order], atol=1e-6)
+
+
+def test_a_day_is_what_it_is_in_its_time_zone(fitted):
+    X, y, dates = planted()
+    clocks = pd.to_timedelta(
+        np.arange(len(dates)) % 12, unit="h"
+    )  # another day in UTC, some of them
+    days = (pd.DatetimeIndex(dates) + clocks).tz_localize("Asia/Tokyo")
+    for groups in (days, pd.Series(days), np.array(list(days), dtype=object)):
+        assert fitted.score(X, y, groups) == fitted.score(X, y, dates)
+    short = clone(fitted).set_params(teachers=["vanilla"], teacher_epochs=1, student_epochs=2)
+    first, second = (clone(short).fit(X, y, groups).predict(X) for groups in (days, dates))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_flat_rows_are_windows(fitted):
