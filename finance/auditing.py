@@ -318,7 +318,7 @@ def _plan(
 ) -> list[tuple[int, str, int]]:
     """Return what is tried: the last row that stays as it is, how what follows changes, a seed."""
     if isinstance(cuts, Integral):
-        runs = _runs(cuts, len(changes), scores, panel)
+        runs = _runs(int(cuts), len(changes), scores, panel)
         tried = {
             (int(row), *change) for run in runs for row, change in zip(run, changes, strict=True)
         }
