@@ -87,7 +87,7 @@ def long_table(
     if missing:
         message = (
             f"Found no column for {' and '.join(missing)} among {list(map(str, frame.columns))}. "
-            "Name it: date=..., asset=...."
+            "Call it so, or name it: date=..., asset=...."
         )
         raise InvalidInputError(message)
     days = day_numbers(frame[names["date"]], "rows")

@@ -207,7 +207,7 @@ def _aligned(table: Table, panel: Panel, unknown: str) -> np.ndarray:
             f"panel ({some([table.assets[n] for n in strange])}), {len(late)} of their dates are "
             f"after the last price of {panel.dates[-1]} ({some(late)}), and {len(off) - len(late)} "
             f"others are no dates of the panel ({some(off[off <= panel.dates[-1]])}). Correct "
-            "them, or leave them out with unknown='drop'."
+            "them, or leave them out with unknown='drop' (in a command --unknown drop)."
         )
         raise InvalidInputError(message)
     aligned = np.full((panel.n_dates, panel.n_assets), np.nan)
