@@ -210,24 +210,28 @@ def _many(scores: np.ndarray, panel: Panel, repeats: int) -> list[Row]:
         for cost in (0.0, 2.0, 5.0, 10.0, 20.0)
     ]
 
-    def wall(function: Callable[[], object]) -> float:
-        function()
-        seconds = []
-        for _ in range(repeats):
+    calls: dict[int, Callable[[], object]] = {
+        n_jobs: lambda n=n_jobs: backtest_many(scores, panel, configurations, n_jobs=n)  # type: ignore[misc]
+        for n_jobs in sorted({1, 2, os.cpu_count() or 1})
+    }
+    calls[0] = lambda: [backtest(scores, panel, one) for one in configurations]
+    # In turns, so that whatever else the machine does is the same for all.
+    seconds: dict[int, list[float]] = {n_jobs: [] for n_jobs in calls}
+    for _ in range(repeats + 1):
+        for n_jobs, call in calls.items():
             start = time.perf_counter()
-            function()
-            seconds.append(time.perf_counter() - start)
-        return median(seconds)
-
-    alone = wall(lambda: [backtest(scores, panel, one) for one in configurations])
+            call()
+            seconds[n_jobs].append(time.perf_counter() - start)
+    wall = {n_jobs: median(times[1:]) for n_jobs, times in seconds.items()}
+    alone = wall.pop(0)
     return [
         row(
             f"{len(configurations)} configurations, {n_jobs} threads",
-            wall(lambda n=n_jobs: backtest_many(scores, panel, configurations, n_jobs=n)),  # type: ignore[misc]
+            taken,
             "s",
             "ours, one by one",
             alone,
             repeats=repeats,
         )
-        for n_jobs in sorted({1, 2, os.cpu_count() or 1})
+        for n_jobs, taken in wall.items()
     ]

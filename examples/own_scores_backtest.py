@@ -47,7 +47,8 @@ def main() -> None:
     lines += [
         f"the best of {found.n_tried} is {found.best}",
         f"less equal weight: {gap.estimate:+.2f}, 95 % interval {gap.low:+.2f} to {gap.high:+.2f}",
-        f"probability that it is better than luck: {found.deflated_sharpe:.3f}",
+        f"deflated Sharpe ratio: {found.deflated_sharpe:.3f}, the probability that its true",
+        f"Sharpe ratio is above the expected best of {found.n_tried} trials without any skill",
         f"the tear sheet lies in {folder / 'report.html'}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

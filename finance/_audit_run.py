@@ -39,7 +39,9 @@ class AuditOptions(MarketOptions):
     convention: Convention = field(
         default="next_close", metadata={"help": "From which price on it counts."}
     )
-    cuts: int = field(default=3, metadata={"help": "Dates after which the future is changed."})
+    cuts: int = field(
+        default=3, metadata={"help": "Runs of dates after which the future is changed."}
+    )
     n_seeds: int = field(default=2, metadata={"help": "Times each of them is changed."})
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ def other_future(panel: Panel, row: int, kind: str, seed: int) -> Panel:
 
 
 def _scrambled(fields: dict[str, np.ndarray], random: np.random.Generator) -> None:
-    """Shuffle the days of each asset, and turn each day's prices up or down."""
+    """Shuffle the days of each asset, and turn each day's prices and volume up or down."""
     there = _there(fields)
     for n in range(there.shape[1]):
         days = np.flatnonzero(there[:, n])
@@ -45,6 +45,8 @@ def _scrambled(fields: dict[str, np.ndarray], random: np.random.Generator) -> No
         for values in fields.values():
             values[days, n] = values[shuffled, n]
     _multiply(fields, random.lognormal(0.0, SPREAD, there.shape))
+    if "volume" in fields:  # of a single day there is nothing to shuffle
+        fields["volume"] *= random.lognormal(0.0, SPREAD, there.shape)
 
 
 def _scaled(fields: dict[str, np.ndarray], random: np.random.Generator) -> None:

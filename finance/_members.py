@@ -23,10 +23,25 @@ BOUNDS = {
 def member_mask(members: Any, dates: np.ndarray, assets: tuple[str, ...]) -> np.ndarray:
     """Return a mask of dates x assets, as `Panel.with_members` describes."""
     if not isinstance(members, pd.DataFrame):
-        return np.asarray(members)
+        return _mask(members, (len(dates), len(assets)))
     if any(plain_name(column) in BOUNDS["start"] for column in members.columns):
         return _of_intervals(intervals(members), dates, assets)
     return _of_flags(members, dates, assets)
+
+
+def _mask(members: Any, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        mask = np.asarray(members)
+    except ValueError:  # lists of unequal length
+        mask = np.empty(0, dtype=object)
+    if mask.dtype != bool or mask.shape != shape:
+        message = (
+            f"Expected members as a mask of bool and shape {shape}, a pandas DataFrame of such "
+            "flags, or one of intervals, which read_members reads from a file; got a "
+            f"{type(members).__name__} of {mask.dtype} and shape {mask.shape}."
+        )
+        raise InvalidInputError(message)
+    return mask
 
 
 def intervals(frame: pd.DataFrame) -> pd.DataFrame:

@@ -34,6 +34,7 @@ class Signals:
     panel: Panel
     eligible: np.ndarray = field(init=False)
     _shared: dict[Any, Any] = field(init=False, default_factory=dict)
+    _widest: dict[Any, tuple[np.ndarray, np.ndarray]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", _checked_scores(self.scores, self.panel))
@@ -45,6 +46,20 @@ class Signals:
             self._shared[key] = make()
         found: Value = self._shared[key]
         return found
+
+    def choose(
+        self, key: tuple[Any, ...], rows: np.ndarray, sizes: np.ndarray, lowest: bool
+    ) -> np.ndarray:
+        """Return the best assets of rows, or the worst, out of a wider choice if one was made."""
+        from .kernels.selection import narrow_rows, select_rows  # noqa: PLC0415 - compiles
+
+        if (lowest, key) in self._widest:
+            larger, wider = self._widest[lowest, key]
+            if (sizes <= larger).all():
+                return narrow_rows(self.scores, rows, wider, sizes, lowest)
+        chosen = select_rows(self.scores, frozen(self.panel.member), rows, sizes, lowest)
+        self._widest[lowest, key] = sizes, chosen
+        return chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,16 +203,13 @@ def _targets(
     choice = (key, legs, by_share, strategy.quantile if by_share else strategy.k)
 
     def leg(lowest: bool) -> tuple[np.ndarray, np.ndarray]:
-        from .kernels.selection import select_rows  # noqa: PLC0415 - compiles on first use
-        from .kernels.weighting import weigh  # noqa: PLC0415 - as above
+        from .kernels.weighting import weigh  # noqa: PLC0415 - compiles on first use
 
-        member, scores = frozen(signals.panel.member), signals.scores
         chosen = signals.once(
             ("chosen", lowest, *choice),
-            lambda: select_rows(scores, member, rows, np.maximum(sizes, 1), lowest),
+            lambda: signals.choose(key, rows, np.maximum(sizes, 1), lowest),
         )
-        if lowest and softmax < np.inf:
-            scores = frozen(-scores)
+        scores = frozen(-signals.scores) if lowest and softmax < np.inf else signals.scores
         share = strategy.gross / legs
         return chosen, weigh(scores, rows, chosen, sizes, wanted, share, softmax, cap)
 

@@ -17,9 +17,13 @@ MOST_SHOWN = 3
 ROUNDING = 1e-4  # of returns that are given in per cent with two decimals
 SUBTRACTED = (
     "Prices that change their sign were adjusted by subtraction and say nothing of returns: name "
-    "the column of daily returns (returns=...), or use prices that were adjusted by a factor."
+    "the column of daily returns (returns=..., in a command --returns), or use prices that were "
+    "adjusted by a factor."
 )
-ZERO = "A price of 0 often stands for a missing one: pass missing_zero=True to take it as such."
+ZERO = (
+    "A price of 0 often stands for a missing one: pass missing_zero=True (in a command "
+    "--missing-zero) to take it as such."
+)
 
 Place = Callable[[int, int], str]
 
@@ -113,8 +117,8 @@ def total_return_index(
     """Return an index that starts at 100 where an asset has its first row."""
     if unit not in UNITS:
         message = (
-            "Expected returns_unit='percent' (2.5 is a gain of 2.5 %) or 'fraction' (0.025 is); "
-            f"got {unit!r}."
+            "Expected returns_unit='percent' (2.5 is a gain of 2.5 %) or 'fraction' (0.025 is), in "
+            f"a command --returns-unit; got {unit!r}."
         )
         raise InvalidInputError(message)
     growth = 1 + returns * UNITS[unit]

@@ -64,11 +64,17 @@ class Table:
 
 
 def long_table(
-    frame: Any, date: str, asset: str, wanted: Callable[[pd.DataFrame], dict[str, Any]]
+    frame: Any,
+    date: str,
+    asset: str,
+    wanted: Callable[[pd.DataFrame], dict[str, Any]],
+    *,
+    in_order: bool = False,
 ) -> Table:
     """Spread a frame with one row for each date and asset.
 
-    ``wanted`` says for each key of the values which column holds them.
+    ``wanted`` says for each key of the values which column holds them, and ``in_order`` whether the
+    dates of each asset must increase.
     """
     if not isinstance(frame, pd.DataFrame):
         kind = type(frame).__name__
@@ -81,7 +87,7 @@ def long_table(
     if missing:
         message = (
             f"Found no column for {' and '.join(missing)} among {list(map(str, frame.columns))}. "
-            "Name it: date=..., asset=...."
+            "Call it so, or name it: date=..., asset=...."
         )
         raise InvalidInputError(message)
     days = day_numbers(frame[names["date"]], "rows")
@@ -90,6 +96,8 @@ def long_table(
     column, assets = pd.factorize(labels, sort=True)
     key = row * len(assets) + column
     _refuse_duplicates(key, days, labels)
+    if in_order:
+        _refuse_backwards(days, column, labels)
     shape = len(dates), len(assets)
 
     def spread(values: np.ndarray) -> np.ndarray:
@@ -277,6 +285,22 @@ def _refuse_duplicates(key: np.ndarray, days: np.ndarray, labels: np.ndarray) ->
         message = (
             f"Expected one row for each date and asset; {len(rows)} rows repeat one, such as "
             f"{', '.join(examples)}. Keep one of each, or pass daily data."
+        )
+        raise InvalidInputError(message)
+
+
+def _refuse_backwards(days: np.ndarray, column: np.ndarray, labels: np.ndarray) -> None:
+    """Raise unless dates increase from row to row of each asset."""
+    rows = np.argsort(column, kind="stable")  # one asset after the other, each as it stands
+    early = (np.diff(days[rows]) < np.timedelta64(0, "D")) & (np.diff(column[rows]) == 0)
+    if early.any():
+        at = np.flatnonzero(early)
+        first = at[np.argmin(rows[at + 1])]
+        before, row = rows[first], rows[first + 1]
+        message = (
+            f"Expected dates that increase from row to row of an asset; of {labels[row]!r} row "
+            f"{row} ({days[row]}) follows row {before} ({days[before]}), and {len(at)} rows in all "
+            "are out of order. Sort the rows by date."
         )
         raise InvalidInputError(message)
 

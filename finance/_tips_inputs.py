@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 from scikd._table_inputs import require_target
 from scikd.exceptions import InvalidInputError
 
+from ._days import as_days
 from .features import forward_returns, tips_features
 from .panel import Panel
 from .samples import Samples
@@ -90,8 +91,8 @@ def window_samples(
 def _checked_groups(groups: Any, X: np.ndarray) -> np.ndarray | None:
     if groups is None:
         return None
-    days = np.asarray(groups)
-    check_consistent_length(X, days)
+    check_consistent_length(X, groups)
+    days = as_days(groups, "groups")
     absent = np.asarray([day is None or day != day for day in days.ravel().tolist()])  # noqa: PLR0124 - NaN, NaT
     if days.ndim != 1 or absent.any():
         message = (

@@ -29,6 +29,7 @@ from .experiments import (
 )
 from .luck import Interval
 from .metrics import Metric
+from .regimes import RegimeAlignment
 from .result import BacktestResult
 from .strategy import Strategy
 
@@ -38,6 +39,7 @@ KIND = "scikd.finance.analysis"
 JUMP = 0.5  # returns of a day that are larger in size are looked at
 RECENT = 5  # without a price in as many rows at the end, an asset is gone
 NAMES_HELD = "effective_names"
+ALIGNED = ("n_dates", "similarity", "contrast", "daily")  # arrays of a RegimeAlignment
 SERIES = ("equity", "returns", "gross_returns", "turnover", "costs", "fees", "n_held")
 LISTS: dict[str, Any] = {
     **dict.fromkeys(("decay", "groups"), Estimate),
@@ -84,6 +86,8 @@ class Analysis:
         None where there are too few rows.
     facts : mapping of str to object
         About the market: its name, how many assets, whether members were given, and so on.
+    alignment : RegimeAlignment or None, default=None
+        Whom the scores resemble in which regime of the market, of `regime_alignment`.
     """
 
     name: str
@@ -103,6 +107,7 @@ class Analysis:
     regimes: list[RegimeReturns]
     luck: Luck | None
     facts: Mapping[str, Any]
+    alignment: RegimeAlignment | None = None
 
     def __repr__(self) -> str:
         sharpe = self.metrics["sharpe_ratio"].value
@@ -125,6 +130,10 @@ class Analysis:
         arrays |= {"rank_ic": self.rank_ic}
         arrays |= {f"series.{name}": values for name, values in self.series.items()}
         arrays |= {f"benchmarks.{name}": values for name, values in self.benchmarks.items()}
+        if self.alignment is not None:
+            aligned = vars(self.alignment)
+            arrays |= {f"alignment.{name}": aligned[name] for name in ALIGNED}
+            parameters["alignment"] = {name: aligned[name] for name in aligned.keys() - {*ALIGNED}}
         return {"parameters": parameters, "arrays": arrays}
 
     @classmethod
@@ -140,6 +149,11 @@ class Analysis:
         given = dict(bundle.parameters)
         arrays = bundle.arrays
         luck, order = given["luck"], given.pop("order")
+        aligned = given.pop("alignment", None)
+        if aligned is not None:
+            names = {name: tuple(aligned[name]) for name in ("others", "regimes")}
+            known = {name: arrays[f"alignment.{name}"] for name in ALIGNED}
+            aligned = RegimeAlignment(**{**aligned, **names, **known})
         if luck is not None:
             gaps = {name: Interval(*luck["differences"][name]) for name in order}
             luck = Luck(**{**luck, "sharpe": Interval(*luck["sharpe"]), "differences": gaps})
@@ -150,6 +164,7 @@ class Analysis:
                 "strategy": Strategy(**given["strategy"]),
                 "metrics": {name: Metric(*values) for name, values in given["metrics"].items()},
                 "luck": luck,
+                "alignment": aligned,
                 "dates": arrays["dates"].astype("M8[D]"),
                 "ic_dates": arrays["ic_dates"].astype("M8[D]"),
                 "rank_ic": arrays["rank_ic"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError
 from scikd.out_of_fold import make_folds
 
+from ._days import as_days
 from ._futures import FUTURES, other_future
 from ._overlaps import overlapping, trains_later
 from .features import Convention, forward_returns
@@ -159,11 +162,13 @@ def audit(
     horizon, convention
         Of the label, see `scikd.finance.forward_returns`.
     cuts : int or sequence of date, default=3
-        Dates after which the future is changed; a number takes as many, spread over the dates with
-        scores. First dates of tests are added: labels that overlap show there.
+        Dates after which the future is changed. A number takes as many runs of neighbouring dates
+        with scores, a date for each future and seed: the last there are, and others by chance. So a
+        look at the next day is seen even if, say, only the scores of one day of the week do so.
+        First dates of tests are added: labels that overlap show there.
     futures : sequence of {"scrambled", "scaled", "delisted"}
-        How the future is changed: days shuffled and prices multiplied one by one; all prices of an
-        asset multiplied by one number; half of the assets vanished.
+        How the future is changed: days shuffled, and prices and volumes multiplied one by one; all
+        prices of an asset multiplied by one number; half of the assets vanished.
     n_seeds : int, default=2
         Times each is done, with other random numbers.
     tolerance : float, default=1e-6
@@ -186,29 +191,25 @@ def audit(
     .. warning::
        A model that was trained beforehand, on days that are scored here, leaks without being seen:
        its training is not repeated. Hand over a function that trains. A look one day ahead moves
-       the score of the last date before a cut only: where some dates are scored in another way
-       than others, take more cuts. And no audit sees that the best of many tries was kept.
+       the score of the last date before a cut only: what looks ahead on fewer dates than one in as
+       many as a run has (with defaults, 6) may need more cuts. And no audit sees that the best of
+       many tries was kept.
     """
     checks, skipped = [], []
     folds = None if splitter is None else _folds(splitter, panel)
     if callable(make_scores):
         scores = align_scores(make_scores(panel), panel)
         _check_repeats(scores, align_scores(make_scores(panel), panel), tolerance)
-        rows = _cut_rows(cuts, scores, panel)
-        if folds is not None:
-            starts = np.array([test.min() for _, test in folds])
-            rows = np.union1d(rows, starts[starts < panel.n_dates - 1])
-        plan = [
-            (int(row), kind, seed)
-            for row in rows
-            for kind in _known(futures)
-            for seed in range(n_seeds)
-        ]
+        starts = [int(test.min()) for _, test in folds or ()]
+        changes = [(kind, seed) for seed in range(n_seeds) for kind in _known(futures)]
+        plan = _plan(
+            cuts, [row for row in starts if row < panel.n_dates - 1], changes, scores, panel
+        )
         moved = []
         for trial in track(plan, total=len(plan), description="futures", progress=progress):
             changed = align_scores(make_scores(other_future(panel, *trial)), panel)
             moved += _moved(scores, changed, trial, panel, tolerance)
-        checks.append(_future_check(moved, len(plan), len(rows)))
+        checks.append(_future_check(moved, len(plan), len({row for row, _, _ in plan})))
     else:
         scores = align_scores(make_scores, panel)
         skipped.append("future: not checked, because scores were given and no function")
@@ -308,29 +309,56 @@ def _known(futures: Sequence[str]) -> Sequence[str]:
     return futures
 
 
-def _cut_rows(cuts: Any, scores: np.ndarray, panel: Panel) -> np.ndarray:
-    """Return the last rows that stay as they are."""
+def _plan(
+    cuts: Any,
+    starts: Sequence[int],
+    changes: Sequence[tuple[str, int]],
+    scores: np.ndarray,
+    panel: Panel,
+) -> list[tuple[int, str, int]]:
+    """Return what is tried: the last row that stays as it is, how what follows changes, a seed."""
+    if isinstance(cuts, Integral):
+        runs = _runs(int(cuts), len(changes), scores, panel)
+        tried = {
+            (int(row), *change) for run in runs for row, change in zip(run, changes, strict=True)
+        }
+        rows = list(starts)
+    else:
+        tried, rows = set(), [*_rows_of(cuts, panel), *starts]
+    return sorted(tried | {(row, *change) for row in rows for change in changes})
+
+
+def _runs(cuts: int, length: int, scores: np.ndarray, panel: Panel) -> np.ndarray:
+    """Return runs of rows with scores, shape (cuts, length); the last one is at their end."""
     scored = np.flatnonzero(np.isfinite(scores).any(axis=1))
-    if isinstance(cuts, int):
-        last = min(int(scored[-1]), panel.n_dates - 2)
-        if cuts < 1 or last < scored[0]:
-            message = (
-                f"Expected at least one cut, and dates after the first score; got cuts={cuts} and "
-                f"{panel.n_dates} dates, the first score on {panel.dates[scored[0]]}."
-            )
-            raise InvalidInputError(message)
-        # Not the first date: on a later one there is more of a past that could move.
-        # Only dates with scores: a look at the next day moves the score of the last date alone.
-        possible = scored[scored <= last]
-        places = np.linspace(0, len(possible) - 1, cuts + 2).astype(int)[1:-1]
-        return np.unique(possible[places])
-    rows = np.searchsorted(panel.dates, np.asarray(cuts, dtype="datetime64[D]"), side="right") - 1
+    # Only dates with scores: a look at the next day moves the score of the last date alone.
+    possible = scored[scored <= panel.n_dates - 2]
+    if cuts < 1 or not len(possible):
+        message = (
+            f"Expected at least one cut, and dates after the first score; got cuts={cuts} and "
+            f"{panel.n_dates} dates, the first score on {panel.dates[scored[0]]}."
+        )
+        raise InvalidInputError(message)
+    last = max(len(possible) - length, 0)  # first place of a run at the end
+    borders = np.linspace(0, last, cuts).astype(int)
+    random = np.random.default_rng(0)
+    chosen = [random.integers(a, max(a, b - length) + 1) for a, b in pairwise(borders)]
+    # A run that is longer than all there is begins anew.
+    places = (np.array([*chosen, last])[:, None] + np.arange(length)) % len(possible)
+    found: np.ndarray = possible[places]
+    return found
+
+
+def _rows_of(cuts: Any, panel: Panel) -> list[int]:
+    """Return the rows of dates that were asked for."""
+    days = as_days(cuts, "cuts").astype("datetime64[D]")
+    rows = np.searchsorted(panel.dates, days, side="right") - 1
     if not len(rows) or rows.min() < 0 or rows.max() > panel.n_dates - 2:
         message = (
             f"Expected cuts from {panel.dates[0]} to the day before {panel.dates[-1]}; got {cuts}."
         )
         raise InvalidInputError(message)
-    return np.unique(rows)
+    return [int(row) for row in rows]
 
 
 def _check_repeats(scores: np.ndarray, again: np.ndarray, tolerance: float) -> None:

@@ -60,6 +60,7 @@ from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError, LookAheadWarning
 from scikd.parallel import fan_out
 
+from ._benchmarks import given_returns
 from ._orders import Signals, plan
 from .panel import Panel
 from .result import BacktestResult
@@ -90,10 +91,12 @@ def backtest(
         Prices and members.
     strategy : Strategy or None, default=None
         None is ``Strategy()``.
-    benchmark : {"equal_weight", "buy_and_hold"}, numpy.ndarray or None, default=None
-        What to compare with: all members that have a close, in equal parts, renewed in each row; or
-        bought once, at the first execution; both without costs, at the prices and the lag of the
-        strategy. Or returns of shape (n_dates,), by row of the panel.
+    benchmark : str, pandas.Series, numpy.ndarray or None, default=None
+        What to compare with. "equal_weight": all members that have a close, in equal parts, renewed
+        in each row; or "buy_and_hold": bought once, at the first execution; both without costs, at
+        the prices and the lag of the strategy. Or daily returns, as fractions: a series is laid
+        over the dates of the result, all of which it needs; an array of shape (n_dates,) has one
+        for each row of the panel.
     initial : float, default=1.0
         Money at the start, in the currency of the prices.
 
@@ -106,7 +109,8 @@ def backtest(
     ------
     InvalidInputError
         If shapes do not fit, a score is infinite, there is no score or no member with a score on a
-        day with scores, the panel lacks opens that are asked for, or fewer than two rows are left.
+        day with scores, the panel lacks opens that are asked for, fewer than two rows are left, or
+        the benchmark has no return on some of them.
 
     Warns
     -----
@@ -147,9 +151,9 @@ def backtest_many(
 ) -> list[BacktestResult]:
     """Trade the same scores by many strategies at once.
 
-    What strategies have in common (the choice, and the weights) is computed once. The runs share
-    memory and are distributed over threads; each gives what `backtest` gives, to the last bit, but
-    for the trades, which are not kept.
+    What strategies have in common (the choice, and the weights) is computed once, and narrow
+    choices are taken out of wide ones. The runs share memory and are distributed over threads; each
+    gives what `backtest` gives, to the last bit, but for the trades, which are not kept.
 
     Parameters
     ----------
@@ -178,7 +182,11 @@ def backtest_many(
     _check_kinds(panel, strategies)
     _warn_of_look_ahead(strategies)
     signals = Signals(scores, panel)
-    tasks = [(signals, one, plan(signals, one), initial, False) for one in strategies]
+    # The widest choice first: narrower ones are made out of it.
+    widths = [(one.quantile or 0.0, one.k) for one in strategies]
+    falling = sorted(range(len(strategies)), key=widths.__getitem__, reverse=True)
+    orders = {i: plan(signals, strategies[i]) for i in falling}
+    tasks = [(signals, one, orders[i], initial, False) for i, one in enumerate(strategies)]
     # Kernels release the GIL, so that threads suffice and nothing is copied to a worker.
     from joblib import parallel_config  # noqa: PLC0415 - only this function needs it
 
@@ -203,13 +211,18 @@ def benchmark_returns(result: BacktestResult, benchmark: Any) -> np.ndarray:
     ----------
     result : BacktestResult
         Says rows, lag and prices; one that was loaded from a file does not know its market.
-    benchmark : {"equal_weight", "buy_and_hold"} or numpy.ndarray
+    benchmark : str, pandas.Series or numpy.ndarray
         As in `backtest`.
 
     Returns
     -------
     numpy.ndarray of shape (n_rows,)
         Without costs.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such benchmark, or it lacks dates of the result.
     """
     return _benchmark(result.signals, result, benchmark)
 
@@ -240,22 +253,7 @@ def _benchmark(signals: Signals, result: BacktestResult, benchmark: Any) -> np.n
     """Return the returns of a benchmark in the rows of a result."""
     if isinstance(benchmark, str) and benchmark in BENCHMARKS:
         return _passive(signals, result, benchmark)
-    try:
-        returns = np.asarray(benchmark, dtype=np.float64)
-    except (TypeError, ValueError):
-        returns = np.empty(0)
-    if returns.shape != (signals.panel.n_dates,):
-        message = (
-            "Expected the benchmark as 'equal_weight', 'buy_and_hold' or returns of shape "
-            f"({signals.panel.n_dates},), one for each date of the panel; got {benchmark!r}."
-        )
-        raise InvalidInputError(message)
-    own = returns[result.rows]
-    if not np.isfinite(own).all():
-        bad = result.dates[~np.isfinite(own)]
-        message = f"The benchmark has no return on {len(bad)} dates of the result: {bad[:3]}."
-        raise InvalidInputError(message)
-    return own
+    return given_returns(benchmark, signals.panel.dates, result.rows, of="the panel")
 
 
 def _passive(signals: Signals, result: BacktestResult, benchmark: str) -> np.ndarray:

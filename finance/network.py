@@ -128,7 +128,8 @@ class NetworkRanker(BaseRanker):
         y : array-like of shape (n_samples,) or None, default=None
             Forward returns, as fractions; only their order within each day counts. Not for a panel.
         groups : array-like of shape (n_samples,) or None, default=None
-            Date of each sample; None takes all to be of one day. Not for a panel.
+            Date of each sample, whose clock and time zone are dropped; None takes all to be of
+            one day. Not for a panel.
 
         Raises
         ------

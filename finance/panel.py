@@ -13,6 +13,8 @@ import numpy as np
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.persistence import load_bundle, save_bundle
 
+from ._days import as_day
+
 __all__ = ["FIELDS", "Panel"]
 
 FIELDS = ("open", "high", "low", "close", "volume")
@@ -113,7 +115,10 @@ class Panel:
         members: Any = None,
         name: str = "",
     ) -> Panel:
-        """Take a frame with one row for each date and asset, in any order.
+        """Take a frame with one row for each date and asset, sorted by date.
+
+        Within an asset dates must increase; whether the frame goes through it asset by asset or
+        date by date is all the same. Rows that were mixed up may have been so with their values.
 
         Parameters
         ----------
@@ -148,12 +153,15 @@ class Panel:
         Raises
         ------
         InvalidInputError
-            If a column is missing or ambiguous, (date, asset) repeats, or a value cannot be used.
-            The message names rows of the frame, assets and dates.
+            If a column is missing or ambiguous, (date, asset) repeats, dates of an asset do not
+            increase, or a value cannot be used. The message names rows of the frame, assets and
+            dates.
         """
         from ._tables import long_table, price_columns  # noqa: PLC0415 - only this needs pandas
 
-        table = long_table(frame, date, asset, lambda columns: price_columns(columns, returns))
+        table = long_table(
+            frame, date, asset, lambda columns: price_columns(columns, returns), in_order=True
+        )
         return _of_table(table, adjusted, returns_unit, missing_zero, members, name)
 
     @classmethod
@@ -259,7 +267,7 @@ class Panel:
         if isinstance(dates, slice):
             return dates
         try:
-            first, last = (None if day is None else np.datetime64(day, "D") for day in dates)
+            first, last = (None if day is None else as_day(day) for day in dates)
         except (TypeError, ValueError) as error:
             message = f"Expected dates as a slice of rows or (first, last); got {dates!r}."
             raise InvalidInputError(message) from error
@@ -364,10 +372,23 @@ def _frozen(values: Any, dtype: Any, name: str) -> np.ndarray:
     except (ValueError, TypeError) as error:
         message = f"Expected {name} as an array of {np.dtype(dtype)}: {error}"
         raise InvalidInputError(message) from error
-    if array.flags.writeable:
+    if not _locked(array):
         array = array.copy() if np.may_share_memory(array, values) else array
         array.flags.writeable = False
     return array
+
+
+def _locked(array: np.ndarray) -> bool:
+    """Tell whether neither the array nor what it is a view of can be written to."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    try:
+        return owner is None or memoryview(owner).readonly
+    except TypeError:  # nothing is known of it
+        return False
 
 
 def _checked_member(member: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,9 @@ def read_panel(path: str | Path, **options: Any) -> Panel:
     path : str or pathlib.Path
         CSV (also compressed) or parquet. With a column of assets (``asset``, ``ticker``,
         ``symbol``, ...) it is taken as long, as `Panel.from_long` describes; otherwise as wide:
-        dates in the first column, and closes of one asset in each other.
+        dates in the first column, and closes of one asset in each other. A ticker may be called
+        ``CODE`` or ``STOCK``, too: numbers that come once a date, without a column of closes
+        beside them, are prices.
     **options
         Of `Panel.from_long` or `Panel.from_wide`.
 
@@ -50,11 +53,10 @@ def read_panel(path: str | Path, **options: Any) -> Panel:
     InvalidInputError
         If it does not hold daily prices that can be used; see `Panel.from_long`.
     """
-    frame = _read(Path(path), options.get("asset"))
+    beside = (*ALIASES["close"], *ALIASES["adj_close"], options.get("returns"))
+    frame, long = _read_table(Path(path), beside, options.get("asset"))
     options = {"name": _stem(path), **options}
-    if _is_long(frame, options.get("asset")):
-        return Panel.from_long(frame, **options)
-    return Panel.from_wide(_dates_as_index(frame), **options)
+    return Panel.from_long(frame, **options) if long else Panel.from_wide(frame, **options)
 
 
 def read_members(path: str | Path) -> Any:
@@ -79,7 +81,7 @@ def read_members(path: str | Path) -> Any:
     InvalidInputError
         If a column is missing, or an interval ends before its start.
     """
-    return intervals(_read(Path(path), None))
+    return intervals(_read(Path(path), _names_assets))
 
 
 def read_scores(
@@ -108,10 +110,7 @@ def read_scores(
     InvalidInputError
         As `align_scores`.
     """
-    frame = _read(Path(path), None)
-    if not _is_long(frame, None):
-        frame = _dates_as_index(frame)
-    return align_scores(frame, panel, unknown=unknown)
+    return align_scores(_read_table(Path(path), SCORES)[0], panel, unknown=unknown)
 
 
 def align_scores(
@@ -119,7 +118,8 @@ def align_scores(
 ) -> np.ndarray:
     """Lay scores over the dates and assets of a panel.
 
-    A score stands at the date after whose close it is known.
+    A score stands at the date after whose close it is known. Rows of a long table may stand in any
+    order: each score says its date, and none is computed from the one before it, as returns are.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def align_scores(
 
 
 def _score_table(frame: pd.DataFrame) -> Table:
-    if _is_long(frame, None):
+    if _is_long(frame, SCORES):
         return long_table(frame, "date", "asset", lambda columns: {"score": _score_column(columns)})
     return wide_table({"score": frame})
 
@@ -207,7 +207,7 @@ def _aligned(table: Table, panel: Panel, unknown: str) -> np.ndarray:
             f"panel ({some([table.assets[n] for n in strange])}), {len(late)} of their dates are "
             f"after the last price of {panel.dates[-1]} ({some(late)}), and {len(off) - len(late)} "
             f"others are no dates of the panel ({some(off[off <= panel.dates[-1]])}). Correct "
-            "them, or leave them out with unknown='drop'."
+            "them, or leave them out with unknown='drop' (in a command --unknown drop)."
         )
         raise InvalidInputError(message)
     aligned = np.full((panel.n_dates, panel.n_assets), np.nan)
@@ -216,8 +216,20 @@ def _aligned(table: Table, panel: Panel, unknown: str) -> np.ndarray:
     return aligned
 
 
-def _read(path: Path, asset: str | None) -> pd.DataFrame:
-    """Read a table; names of assets stay text, with their zeros."""
+def _read_table(
+    path: Path, beside: Sequence[Any], asset: str | None = None
+) -> tuple[pd.DataFrame, bool]:
+    """Read a table, and tell whether it is long; a wide one has its dates in the index."""
+    frame = _read(path, lambda column: _names_assets(column, asset))
+    if _is_long(frame, beside, asset):
+        return frame, True
+    if any(_names_assets(column) for column in frame.columns):  # of a ticker: no text after all
+        frame = _read(path)
+    return _dates_as_index(frame), False
+
+
+def _read(path: Path, is_text: Callable[[Any], bool] | None = None) -> pd.DataFrame:
+    """Read a table; names of assets are text, and keep their zeros."""
     name = path.name.lower()
     if not name.endswith(PARQUET + TEXT):
         message = f"Expected a file that ends in {', '.join(TEXT + PARQUET)}; got {path}."
@@ -228,7 +240,7 @@ def _read(path: Path, asset: str | None) -> pd.DataFrame:
             return pd.read_parquet(path)
         separator = "\t" if name.endswith(".tsv") else ","
         header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-        text = [column for column in header if _names_assets(column, asset)]
+        text = [column for column in header if is_text and is_text(column)]
         frame = pd.read_csv(
             path,
             sep=separator,
@@ -257,14 +269,26 @@ def _garbled(path: Path, error: Exception) -> CorruptFileError:
     )
 
 
-def _names_assets(column: Any, asset: str | None) -> bool:
+def _names_assets(column: Any, asset: str | None = None) -> bool:
     return column == asset or plain_name(column) in ALIASES["asset"]
 
 
-def _is_long(frame: pd.DataFrame, asset: str | None) -> bool:
-    return isinstance(frame.index, pd.MultiIndex) or any(
-        _names_assets(column, asset) for column in frame.columns
-    )
+def _is_long(frame: pd.DataFrame, beside: Sequence[Any], asset: str | None = None) -> bool:
+    """Tell whether a table has a row for each date and asset, not a column for each asset.
+
+    Its column of assets may be the prices of a ticker of that name, unless a column ``beside`` it
+    is one of a long table, it holds text, or dates come twice.
+    """
+    if isinstance(frame.index, pd.MultiIndex):
+        return True
+    assets = [values for name, values in frame.items() if _names_assets(name, asset)]
+    if not assets:
+        return False
+    if any(name in (asset, *beside) or plain_name(name) in beside for name in frame.columns):
+        return True
+    days = [values for name, values in frame.items() if plain_name(name) in ALIASES["date"]]
+    repeated = (days[0] if days else frame.index).duplicated().any()
+    return bool(repeated or pd.to_numeric(assets[0].astype(str), errors="coerce").isna().all())
 
 
 def _dates_as_index(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from scikd.exceptions import InvalidInputError
 from scikd.report import PALETTE, Figure
 
-from .luck import _arch, _block
+from .luck import _arch, _length
 from .metrics import information_coefficient
 from .panel import Panel
 
@@ -293,14 +294,13 @@ def regime_alignment(
        Many similarities are compared here. That one of forty contrasts has an interval without 0
        says nothing.
     """
-    if not others:
-        raise InvalidInputError("Expected at least one other to compare with; got none.")
-    if not 0 < level < 1:
+    student, others = _checked(student, others, regimes)
+    if not (isinstance(level, Real) and 0 < level < 1):
         raise InvalidInputError(f"Expected a level between 0 and 1; got {level!r}.")
-    if np.shape(student)[:1] != regimes.codes.shape:
+    if not isinstance(n_resamples, Integral) or not (block is None or isinstance(block, Real)):
         message = (
-            f"Expected scores of the {len(regimes.codes)} dates of the regimes; got shape "
-            f"{np.shape(student)}."
+            "Expected n_resamples as a whole number, and a block as a number of dates or None; got "
+            f"{n_resamples!r} and {block!r}."
         )
         raise InvalidInputError(message)
     daily = np.stack([information_coefficient(student, one, rank=True) for one in others.values()])
@@ -315,8 +315,8 @@ def regime_alignment(
     rows = np.flatnonzero(both.any(axis=0))
     heard, there, codes = daily[:, rows], both[:, rows], regimes.codes[rows]
     inside = (codes == np.arange(len(regimes.names))[:, None])[None] & there[:, None]
-    if block is None:
-        block = _block(np.where(there, heard, np.nanmean(heard, axis=1, keepdims=True)).T)
+    filled = np.where(there, heard, np.nanmean(heard, axis=1, keepdims=True))
+    block = _length(filled.T, block, n_resamples)
     counts = _resampled(len(rows), block, n_resamples, seed)
     values = np.where(there, heard, 0.0)
     found = _means(values, inside, np.ones((1, len(rows))))
@@ -335,6 +335,47 @@ def regime_alignment(
         level,
         float(block),
     )
+
+
+def _checked(
+    student: Any, others: Any, regimes: Any
+) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    """Return scores as arrays, or say which cannot be compared."""
+    if not isinstance(regimes, Regimes):
+        message = (
+            f"Expected Regimes, which market_regimes makes; got a {type(regimes).__name__}. "
+            "Regimes(names, codes, dates) makes some of codes of your own."
+        )
+        raise InvalidInputError(message)
+    if not isinstance(others, Mapping) or not others:
+        message = (
+            "Expected at least one other to compare with, as a mapping of name to scores; got "
+        )
+        raise InvalidInputError(f"{message}{others!r:.80}.")
+    given = {"of the student": student} | {f"of {name!r}": one for name, one in others.items()}
+    scores = {name: _numbers(values) for name, values in given.items()}
+    shape, n_dates = scores["of the student"].shape, len(regimes.codes)
+    faults = [
+        f"those {name} are a {type(given[name]).__name__} of shape {values.shape}"
+        for name, values in scores.items()
+        if values.ndim != 2 or len(values) != n_dates or values.shape != shape
+    ]
+    if faults:
+        message = (
+            f"Expected scores of the {n_dates} dates of the regimes, as numbers of one shape "
+            f"(n_dates, n_assets); {'; '.join(faults)}."
+        )
+        raise InvalidInputError(message)
+    found, *rest = scores.values()
+    return found, dict(zip(others, rest, strict=True))
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Return an array of numbers, which is empty where there are none to be had."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.empty(0)
 
 
 def _resampled(n: int, block: float, n_resamples: int, seed: int) -> np.ndarray:

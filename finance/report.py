@@ -39,7 +39,8 @@ def tear_sheet(
     analysis : Analysis or BacktestResult
         What to show; a result is first given to `analyse`.
     alignment : RegimeAlignment or None, default=None
-        Whom the scores resemble in which regime of the market, of `regime_alignment`.
+        Whom the scores resemble in which regime of the market, of `regime_alignment`; None takes
+        that of the analysis, if it has one.
     title : str or None, default=None
         Title of the page; None takes the name of the scores.
     command : str, default=""
@@ -60,7 +61,7 @@ def tear_sheet(
         _score_section(analysis),
         _trade_section(analysis),
         _time_section(analysis),
-        _regime_section(analysis, alignment),
+        _regime_section(analysis, alignment or analysis.alignment),
         Section("All metrics, with their conventions", [metric_table(analysis)]),
         Section("What was done", [Text("\n\n".join(choices(analysis)))]),
     ]

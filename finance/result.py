@@ -14,6 +14,7 @@ import numpy as np
 from scikd.exceptions import InvalidInputError
 from scikd.persistence import load_bundle, save_bundle
 
+from ._benchmarks import given_returns
 from ._orders import Orders, Signals
 from .metrics import (
     YEAR,
@@ -155,9 +156,21 @@ class BacktestResult:
             (signals, orders),
         )
 
-    def against(self, benchmark: np.ndarray) -> Self:
-        """Return the same result with returns of a benchmark, of shape (n_rows,)."""
-        return replace(self, benchmark=np.asarray(benchmark, dtype=np.float64))
+    def against(self, benchmark: Any) -> Self:
+        """Return the same result with the returns of a benchmark.
+
+        Parameters
+        ----------
+        benchmark : pandas.Series or numpy.ndarray of shape (n_rows,)
+            Daily returns, as fractions. A series is laid over the dates of the result, all of which
+            it needs.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no return on some of the dates.
+        """
+        return replace(self, benchmark=given_returns(benchmark, self.dates))
 
     def __repr__(self) -> str:
         sharpe = sharpe_ratio(self.returns)

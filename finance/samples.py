@@ -10,6 +10,7 @@ import numpy as np
 
 from scikd.exceptions import InvalidInputError
 
+from ._days import as_day
 from .features import Features
 from .panel import Panel
 
@@ -211,10 +212,10 @@ class Samples:
         """
         if every < 1:
             raise InvalidInputError(f"Expected every >= 1; got {every!r}.")
-        start = 0 if first is None else np.searchsorted(self.dates, np.datetime64(first, "D"))
+        start = 0 if first is None else np.searchsorted(self.dates, as_day(first))
         stop = len(self.dates)
         if last is not None:
-            stop = int(np.searchsorted(self.dates, np.datetime64(last, "D"), side="right"))
+            stop = int(np.searchsorted(self.dates, as_day(last), side="right"))
         days = self.days
         days = days[(days >= start) & (days < stop)][::every]
         return self.take(np.isin(self.rows, days))

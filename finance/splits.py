@@ -15,6 +15,7 @@ from sklearn.model_selection import BaseCrossValidator
 from scikd._extras import require
 from scikd.exceptions import InvalidInputError
 
+from ._days import as_day, as_days
 from .features import Convention, last_known
 
 __all__ = ["Chronological", "CombinatorialPurged", "WalkForward"]
@@ -61,7 +62,7 @@ class _DateSplitter(BaseCrossValidator):
         y : object, default=None
             Not used.
         groups : array-like of shape (n_samples,)
-            Date of each sample, in any order.
+            Date of each sample, in any order; the clock and the time zone are dropped.
 
         Yields
         ------
@@ -95,7 +96,7 @@ class _DateSplitter(BaseCrossValidator):
             _check_count(getattr(self, name, 0), name, 0)
         if self.calendar is None:
             return np.arange(len(dates))
-        calendar = np.unique(np.asarray(self.calendar))
+        calendar = np.unique(as_days(self.calendar, "calendar"))
         unknown = dates[~np.isin(dates, calendar)]
         if len(unknown):
             message = (
@@ -256,8 +257,8 @@ class Chronological(_DateSplitter):
         if end is None:
             return np.zeros(len(dates), dtype=bool)
         try:
-            return dates > np.datetime64(end, "D")
-        except ValueError as error:
+            return dates > as_day(end)
+        except (TypeError, ValueError) as error:
             message = f"Expected train_end and valid_end as dates such as 2018-12-31; got {end!r}."
             raise InvalidInputError(message) from error
 
@@ -348,9 +349,7 @@ def _distinct(groups: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
     if groups is None:
         message = "These splits need the date of each sample: pass groups=dates."
         raise InvalidInputError(message)
-    dates = np.asarray(groups)
-    if dates.dtype.kind == "O" or dates.dtype.kind in "US":
-        dates = dates.astype("datetime64[D]")
+    dates = as_days(groups, "groups")
     n_samples = len(dates) if X is None else len(X)
     if dates.ndim != 1 or len(dates) != n_samples or not n_samples:
         message = f"Expected groups with the dates of {n_samples} samples; got {dates.shape}."

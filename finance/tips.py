@@ -60,7 +60,7 @@ class TIPSRanker(BaseRanker):
         Trainings of each teacher, from different first weights.
     look_back, dim, n_layers, ffn, n_heads, dropout, readout
         Sizes of all networks, see `RankerSettings`.
-    teacher_epochs, student_epochs, swa_epochs, batch_size, learning_rate, method
+    teacher_epochs, student_epochs, swa_epochs, batch_size, learning_rate, method, sharpness
         How networks are trained, see `RankerTraining`; averaging is the student's.
     temperature, smoothing, truth_weight
         What the student learns, see `RankerTraining`.
@@ -139,6 +139,7 @@ class TIPSRanker(BaseRanker):
         batch_size: int = 256,
         learning_rate: float = 1e-4,
         method: Literal["pairwise", "linear"] = "pairwise",
+        sharpness: float = 1.0,
         temperature: float = 0.01,
         smoothing: float = 0.9,
         truth_weight: float = 0.0,
@@ -167,9 +168,8 @@ class TIPSRanker(BaseRanker):
         self.swa_epochs = swa_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
-        self.method = method
-        self.temperature = temperature
-        self.smoothing = smoothing
+        self.method, self.sharpness = method, sharpness
+        self.temperature, self.smoothing = temperature, smoothing
         self.truth_weight = truth_weight
         self.consensus = consensus
         self.calibration = calibration
@@ -194,7 +194,8 @@ class TIPSRanker(BaseRanker):
         y : array-like of shape (n_samples,) or None, default=None
             Forward returns, as fractions; only their order within each day counts. Not for a panel.
         groups : array-like of shape (n_samples,) or None, default=None
-            Date of each sample; None takes all to be of one day. Not for a panel.
+            Date of each sample, whose clock and time zone are dropped; None takes all to be of
+            one day. Not for a panel.
 
         Returns
         -------
@@ -270,7 +271,7 @@ class TIPSRanker(BaseRanker):
         return {f"{name}-{seed}": make for seed in seeds for name, make in chosen.items()}
 
     def _options(self, seed: int, epochs: int, *, student: bool) -> RankerTraining:
-        names = ["batch_size", "learning_rate", "method", "device"]
+        names = ["batch_size", "learning_rate", "method", "sharpness", "device"]
         if student:
             names += ["temperature", "smoothing", "truth_weight", "swa_epochs"]
         given = {name: getattr(self, name) for name in names}

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def write_backtest(
     folder = Path(folder)
     with room_for_backtest(folder, overwrite=overwrite):
         analysis = analyse(result) if analysis is None else analysis
-        page = tear_sheet(analysis, alignment=alignment, title=title, command=command)
+        if alignment is not None:  # for the page when it is drawn again
+            analysis = replace(analysis, alignment=alignment)
+        page = tear_sheet(analysis, title=title, command=command)
         blobs = {
             REPORT: page.to_html().encode(),
             "metrics.json": _metrics_json(analysis),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["count_scores", "select_rows"]
+__all__ = ["count_scores", "narrow_rows", "select_rows"]
 
 
 @njit(cache=True, nogil=True)
@@ -119,6 +119,46 @@ def select_rows(
         for asset in range(n_assets):
             names[n] = asset
             n += (sign * row[asset] >= bar) & mask[asset]
+        _drop_ties(names, n, row, sign * bar, size, lowest)
+        for place in range(size):
+            chosen[i, place] = names[place]
+    return chosen
+
+
+@njit(cache=True, nogil=True)
+def narrow_rows(
+    scores: np.ndarray, rows: np.ndarray, wider: np.ndarray, sizes: np.ndarray, lowest: Any
+) -> np.ndarray:
+    """Return what `select_rows` would, out of a choice of at least as many from each row.
+
+    Parameters
+    ----------
+    scores, rows, sizes, lowest
+        As `select_rows` takes them.
+    wider : numpy.ndarray of shape (n_rows, width), int32
+        What it returned for larger sizes.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n_rows, max(sizes)), int32
+        Numbers of assets, rising; -1 beyond the size of a row.
+    """
+    width = wider.shape[1]
+    chosen = np.full((rows.shape[0], sizes.max()), -1, np.int32)
+    keys, spare = np.empty(width), np.empty(width)
+    names = np.empty(width, np.int32)
+    sign = -1.0 if lowest else 1.0
+    for i in range(rows.shape[0]):
+        row, size = scores[rows[i]], sizes[i]
+        n = 0
+        while n < width and wider[i, n] >= 0:
+            keys[n] = sign * row[wider[i, n]]
+            n += 1
+        bar = _kth_largest(keys, spare, n, size)
+        there, n = n, 0
+        for place in range(there):
+            names[n] = wider[i, place]
+            n += sign * row[wider[i, place]] >= bar
         _drop_ties(names, n, row, sign * bar, size, lowest)
         for place in range(size):
             chosen[i, place] = names[place]

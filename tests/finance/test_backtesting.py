@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scikd.exceptions import InvalidInputError, LookAheadWarning
 from scikd.finance import BacktestResult, Panel, Strategy, backtest, backtest_many
-from scikd.finance.kernels.selection import select_rows
+from scikd.finance.backtesting import benchmark_returns
+from scikd.finance.kernels import selection
+from scikd.finance.kernels.selection import narrow_rows, select_rows
 from tests.reference.finance_backtest import naive_backtest
 
 pytestmark = pytest.mark.filterwarnings("ignore::scikd.exceptions.LookAheadWarning")
@@ -119,10 +122,12 @@ def test_the_best_are_chosen_in_a_total_order(seed, n_assets, digits, lowest, mi
     there = member & ~np.isnan(scores)
     rows = np.flatnonzero(there.any(axis=1))
     assume(len(rows))
-    sizes = np.array([rng.integers(1, there[t].sum() + 1) for t in rows])
-    for t, size, chosen in zip(
-        rows, sizes, select_rows(scores, member, rows, sizes, lowest), strict=True
-    ):
+    larger = np.array([rng.integers(1, there[t].sum() + 1) for t in rows])
+    wider = select_rows(scores, member, rows, larger, lowest)
+    sizes = rng.integers(1, larger + 1)
+    found = select_rows(scores, member, rows, sizes, lowest)
+    np.testing.assert_array_equal(narrow_rows(scores, rows, wider, sizes, lowest), found)
+    for t, size, chosen in zip(rows, sizes, found, strict=True):
         order = sorted(np.flatnonzero(there[t]), key=lambda n: (-scores[t, n], n))
         wanted = order[-size:] if lowest else order[:size]
         assert chosen[:size].tolist() == sorted(wanted)
@@ -218,6 +223,81 @@ def test_many_give_what_one_gives_to_the_last_bit():
         assert one.trades is None
     with pytest.raises(InvalidInputError, match="did not keep"):
         _ = many[0].weights
+
+
+@given(seed=st.integers(0, 1000), n_jobs=st.sampled_from([None, 1, 2, 3]))
+@settings(max_examples=15)
+def test_choices_of_any_width_share_work_and_change_no_bit(seed, n_jobs):
+    panel = make_panel(seed, n_assets=12, gaps=0.1)
+    scores = make_scores(seed, panel, missing=0.2)
+    configurations = [
+        Strategy(select=select, hold=hold, **width)
+        for hold in (1, 3)
+        for select, width in (
+            ("top_k", {"k": 2}),
+            ("quantile", {"quantile": 0.4}),
+            ("long_short", {"quantile": 0.3, "weighting": "softmax"}),
+            ("long_short", {"k": 2}),
+            ("top_k", {"k": 7, "weighting": "softmax"}),
+        )
+    ]
+    many = backtest_many(scores, panel, configurations, n_jobs=n_jobs)
+    for strategy, one in zip(configurations, many, strict=True):
+        alone = backtest(scores, panel, strategy)
+        np.testing.assert_array_equal(one.equity_of_sleeves, alone.equity_of_sleeves)
+        np.testing.assert_array_equal(one.turnover, alone.turnover)
+
+
+def test_a_narrow_choice_is_taken_out_of_a_wide_one(monkeypatch):
+    panel = make_panel(0)
+    calls = []
+
+    def counted(*given):
+        calls.append(given)
+        return select_rows(*given)
+
+    monkeypatch.setattr(selection, "select_rows", counted)
+    backtest_many(make_scores(0, panel), panel, [Strategy(k=k) for k in (1, 3, 5, 2)])
+    assert len(calls) == 1
+
+
+def test_a_series_of_returns_is_laid_over_the_dates():
+    panel = make_panel(0, n_dates=40)
+    scores = make_scores(0, panel)
+    returns = np.random.default_rng(1).normal(size=40)
+    days = pd.DatetimeIndex(panel.dates)
+    own = pd.Series(returns, index=days)
+    longer = pd.concat([pd.Series([9.0], index=days[:1] - pd.Timedelta(days=9)), own])
+    strategy = Strategy(k=2)
+    expected = backtest(scores, panel, strategy, benchmark=returns)
+    for series in (
+        own.iloc[::-1],
+        longer,
+        longer.tz_localize("Asia/Tokyo"),
+        own.set_axis(panel.dates.astype(str)),
+    ):
+        found = backtest(scores, panel, strategy, benchmark=series)
+        (many,) = backtest_many(scores, panel, [strategy], benchmark=series)
+        for one in (found, many, found.against(series)):
+            np.testing.assert_array_equal(one.benchmark, expected.benchmark)
+        np.testing.assert_array_equal(benchmark_returns(found, series), expected.benchmark)
+    gone = expected.dates[[3, 5]]
+    lacking = own.drop(gone)
+    lacking.iloc[-1] = np.nan
+    message = (
+        f"no return on 3 of 39 dates of the result, such as {gone[0]}, {gone[1]}, {panel.dates[-1]}"
+    )
+    for ask in (expected.against, lambda it: backtest(scores, panel, strategy, benchmark=it)):
+        with pytest.raises(InvalidInputError, match=message):
+            ask(lacking)
+        with pytest.raises(
+            InvalidInputError, match="each date of the benchmark once; 1 come again"
+        ):
+            ask(pd.concat([own, own.iloc[:1]]))
+        with pytest.raises(InvalidInputError, match="index of the benchmark; got "):
+            ask(own.reset_index(drop=True))
+        with pytest.raises(InvalidInputError, match="a pandas Series of returns by date"):
+            ask(own.to_frame())
 
 
 # -- by hand -------------------------------------------------------------------------------------
@@ -527,7 +607,12 @@ def test_other_bad_input_is_refused():
         backtest(panel, scores, Strategy(k=2))
     with pytest.raises(InvalidInputError, match="benchmark as"):
         backtest(scores, panel, Strategy(k=2), benchmark="sp500")
-    with pytest.raises(InvalidInputError, match="no return on 29 dates"):
+    with pytest.raises(InvalidInputError, match="no return on 29 of 29 dates"):
         backtest(scores, panel, Strategy(k=2), benchmark=np.full(30, np.nan))
+    result = backtest(scores, panel, Strategy(k=2))
+    with pytest.raises(
+        InvalidInputError, match=r"shape \(29,\), one return for each .* the result"
+    ):
+        result.against(np.zeros(30))
     with pytest.raises(InvalidInputError, match="at least one strategy"):
         backtest_many(scores, panel, [])

@@ -221,8 +221,8 @@ def change(frame, what):
     ("what", "text"),
     [
         ("duplicated", "Keep one of each"),
-        ("zero", "missing_zero=True"),
-        ("negative", "adjusted by a factor"),
+        ("zero", "--missing-zero"),
+        ("negative", "in a command --returns"),
         ("infinite", "infinite"),
     ],
 )
@@ -268,7 +268,7 @@ def spoiled(frame, what, last):
     ("what", "text"),
     [
         ("duplicated", "Keep one of each"),
-        ("late", "after the last price of"),
+        ("late", "in a command --unknown drop"),
         ("one day", "the panel ends"),
         ("none", "no score"),
         ("infinite", "infinite"),

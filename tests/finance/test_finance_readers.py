@@ -73,6 +73,56 @@ def test_names_of_assets_stay_text(tmp_path):
     np.testing.assert_array_equal(back.fields["volume"], [[np.nan, 5, np.nan]])
 
 
+@pytest.mark.parametrize("ticker", ["CODE", "Stock", "ASSET", "symbol"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_wide_table_may_have_a_ticker_that_reads_like_a_column_of_assets(
+    tmp_path, panel, scores, ticker, ending
+):
+    assets = ["A0", ticker, "LOW"]
+
+    def written(values):
+        frame = wide_scores(panel, values).set_axis(assets, axis=1).rename_axis("date")
+        path = tmp_path / f"p.{ending}"
+        frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path)
+        return path
+
+    read = read_panel(written(panel.close))
+    assert read.assets == tuple(sorted(assets))
+    np.testing.assert_allclose(read.close[:, read.assets.index(ticker)], panel.close[:, 1])
+    own = dict(zip(assets, scores.T, strict=True))
+    found = read_scores(written(scores), read)
+    np.testing.assert_allclose(found, np.column_stack([own[name] for name in read.assets]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "date,code,close\n2020-01-02,7,1\n2020-01-03,7,2\n",  # one asset with a number for a name
+        "date,code,close\n2020-01-02,7,1\n2020-01-03,8,2\n",
+        "date,code,ret\n2020-01-02,7,0.1\n2020-01-03,8,0.1\n",
+    ],
+)
+def test_a_long_table_may_name_its_assets_by_numbers(tmp_path, text):
+    (tmp_path / "p.csv").write_text(text)
+    options = {} if "close" in text else {"returns": "ret", "returns_unit": "fraction"}
+    assert read_panel(tmp_path / "p.csv", **options).assets[0] == "7"
+
+
+def test_a_long_table_without_prices_is_told_from_a_wide_one(tmp_path):
+    (tmp_path / "p.csv").write_text("date,ticker,px\n2020-01-02,A,1\n2020-01-03,A,2\n")
+    with pytest.raises(InvalidInputError, match="Found no close"):
+        read_panel(tmp_path / "p.csv")
+
+
+def test_long_scores_may_have_any_name_where_dates_repeat(tmp_path, panel):
+    days = panel.dates[[0, 0, 1]].astype(str)
+    frame = pd.DataFrame({"date": days, "code": ["7", "8", "7"], "mine": [1.0, 2.0, 3.0]})
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    numbered = Panel(panel.dates, ("7", "8"), {"close": panel.close[:, :2]})
+    found = read_scores(tmp_path / "s.csv", numbered)
+    assert found[[0, 0, 1], [0, 1, 0]].tolist() == [1.0, 2.0, 3.0]
+
+
 def test_options_are_passed_on(tmp_path):
     (tmp_path / "p.csv").write_text("day,who,close\n2020-01-02,07,0\n2020-01-03,07,2\n")
     back = read_panel(tmp_path / "p.csv", asset="who", missing_zero=True)

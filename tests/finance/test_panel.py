@@ -57,6 +57,31 @@ def test_it_holds_what_it_was_given_and_nobody_can_change_it():
     assert made.member.tolist() == [[True, True], [True, False], [True, True]]
 
 
+@pytest.mark.parametrize(
+    "view_of",
+    [
+        lambda base: base[:],
+        lambda base: base.view()[:3][:],
+        lambda base: np.frombuffer(memoryview(base).cast("B")).reshape(base.shape),
+    ],
+)
+def test_what_a_locked_view_is_of_cannot_change_it(view_of):
+    base = CLOSE.copy()
+    view = view_of(base)
+    view.flags.writeable = False
+    made = panel(fields={"close": view})
+    base[0, 0] = 99.0
+    assert made.close[0, 0] == 10.0
+
+
+def test_what_nobody_can_write_to_is_not_copied():
+    close = CLOSE.copy()
+    close.flags.writeable = False
+    kept = np.frombuffer(CLOSE.tobytes()).reshape(CLOSE.shape)  # bytes never change
+    for values in (close, close[:], kept):
+        assert np.shares_memory(panel(fields={"close": values}).close, values)
+
+
 def test_returns_are_those_of_adjacent_rows():
     np.testing.assert_allclose(
         panel().returns(), [[np.nan, np.nan], [0.1, np.nan], [12 / 11 - 1, np.nan]]
@@ -115,6 +140,8 @@ def test_a_long_frame_is_spread_over_dates_and_assets():
     "change",
     [
         lambda frame: frame.rename(columns={"date": "Date", "ticker": "Symbol", "close": "Close"}),
+        lambda frame: frame.sort_values("date"),
+        lambda frame: frame.sort_values(["ticker", "date"]),
         lambda frame: frame.set_index(["date", "ticker"]),
         lambda frame: frame.set_index(["ticker", "date"]),
         lambda frame: frame.set_index(["date", "ticker"]).rename_axis([None, None]),
@@ -164,6 +191,11 @@ def test_other_names_of_columns_can_be_given():
             pd.concat([long_frame(), long_frame().iloc[[2]]]),
             r"1 rows repeat one, such as 'A' on 2020-01-02 \(row 4\)",
         ),
+        (
+            long_frame().iloc[[0, 2, 3, 1]].iloc[::-1],
+            r"of 'A' row 2 \(2020-01-02\) follows row 1 \(2020-01-03\), and 2 rows in all .* Sort",
+        ),
+        (long_frame().iloc[::-1].set_index(["date", "ticker"]), r"of 'A' row 1 .*follows row 0"),
         (long_frame(close=[1, 2, 0, 4]), r"close is 0 in 1 cells \(row 2, 'A' on 2020-01-02\)"),
         (long_frame(close=[1, 2, -3, 4]), r"changes its sign.*row 2, 'A' on 2020-01-02.*returns="),
         (long_frame(open=[1, 0, 3, 4]), r"open is 0 in 1 cells \(row 1, 'B' on 2020-01-03\)"),
@@ -309,6 +341,9 @@ def test_members_come_from_a_mask_or_a_frame_of_flags():
     ("members", "message"),
     [
         (np.ones((3, 2)), "mask of bool"),
+        ("members.csv", r"read_members reads from a file; got a str of <U11 and shape \(\)"),
+        ([[True], [True, False]], "mask of bool .* got a list of object"),
+        (pd.Series([True, True, False]), r"got a Series of bool and shape \(3,\)"),
         (intervals([("Z", "2000-01-01", None)]), r"shares no asset with the panel: it has \['Z'\]"),
         (intervals([("A", "2020-01-03", "2020-01-02")]), "row 0 runs from 2020-01-03 to 2020-01-0"),
         (intervals([("A", None, None)]), "starts of intervals; 1 have none"),
@@ -328,6 +363,8 @@ def test_dates_and_assets_can_be_selected():
     assert (made.n_dates, made.assets) == (2, ("B",))
     same(made, panel().select(slice(1, None), ["B"]))
     same(panel().select((None, "2020-01-05")), panel().select(slice(2)))
+    tokyo = pd.Timestamp("2020-01-03", tz="Asia/Tokyo")
+    same(panel().select((tokyo, None)), panel().select(slice(1, None)))
     same(panel().select(), panel())
 
 
@@ -349,7 +386,8 @@ def test_a_panel_comes_back_from_a_long_frame_a_wide_one_and_other_processes(see
     made = make_panel(30, 4, seed=seed, gaps=0.2, delistings=2).panel
     frame = made.to_long()
     assert frame["member"].all()
-    back = Panel.from_long(frame.sample(frac=1, random_state=seed))
+    mixed = frame.sample(frac=1, random_state=seed)
+    back = Panel.from_long(mixed.sort_values("date"))  # assets of a date in any order
     days = np.isin(made.dates, back.dates)
     assert np.isnan(made.close[~days]).all()
     np.testing.assert_array_equal(back.close, made.close[days])

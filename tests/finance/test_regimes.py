@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,3 +157,36 @@ def test_what_cannot_be_compared_is_refused(panel, scores):
         Regimes(("a", "b"), regimes.codes[1:], regimes.dates)
     with pytest.raises(InvalidInputError, match=r"volatility_days >= 2, not 1; quantile between"):
         market_regimes(panel, volatility_days=1, quantile=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"student": "x"}, r"those of the student are a str of shape \(0,\)"),
+        ({"student": [[1.0], [1.0, 2.0]]}, "those of the student are a list"),
+        (
+            {"others": {"b": np.ones((300, 3)), "c": None}},
+            r"'b' are a .* \(300, 3\); .* 'c' are a None",
+        ),
+        ({"others": np.ones((300, 25))}, "mapping of name to scores; got array"),
+        ({"others": [np.ones((300, 25))]}, "mapping of name to scores"),
+        ({"regimes": np.zeros(300, int)}, "Regimes, which market_regimes makes; got a ndarray"),
+        ({"level": "high"}, "level between 0 and 1; got 'high'"),
+        ({"n_resamples": 0}, "n_resamples of at least 1"),
+        ({"n_resamples": 1.5}, "n_resamples as a whole number"),
+        ({"block": "long"}, "block as a number of dates or None; got .* 'long'"),
+        ({"block": 0}, "a block of at least one row"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(scores, change, message):
+    given = dict(zip(("student", "others", "regimes"), scores, strict=True)) | change
+    with pytest.raises(InvalidInputError, match=message):
+        regime_alignment(**given)
+
+
+def test_frames_are_compared_as_arrays_are(scores):
+    student, others, regimes = scores
+    framed = {name: pd.DataFrame(one) for name, one in others.items()}
+    found = regime_alignment(pd.DataFrame(student), framed, regimes, n_resamples=5)
+    expected = regime_alignment(*scores, n_resamples=5)
+    np.testing.assert_array_equal(found.similarity, expected.similarity)

@@ -194,6 +194,11 @@ GROUPS = groups_of(30)
         (WalkForward(purge=1), GROUPS[:5], rf"dates of {len(GROUPS)} samples; got \(5,\)"),
         (WalkForward(purge=1), np.linspace(0, 1, len(GROUPS)), "groups of dates.*float64"),
         (WalkForward(purge=1), np.full(len(GROUPS), np.datetime64("NaT", "D")), "none of them mis"),
+        (
+            WalkForward(purge=1),
+            ["then"] * len(GROUPS),
+            "dates such as .* in the groups; got 'then'",
+        ),
         (WalkForward(purge=-1), GROUPS, "purge as a whole number of at least 0; got -1"),
         (WalkForward(purge=1, embargo=0.5), GROUPS, "embargo as a whole number"),
         (WalkForward(purge=1, calendar=CALENDAR[:9]), GROUPS, "21 dates of the samples are not in"),
@@ -215,6 +220,38 @@ GROUPS = groups_of(30)
 def test_what_cannot_be_split_is_refused(splitter, groups, message):
     with pytest.raises(InvalidInputError, match=message):
         list(splitter.split(np.zeros(len(GROUPS)), groups=groups))
+
+
+ZONED = {
+    "series": pd.Series,
+    "index": lambda days: days,
+    "objects": lambda days: np.array(list(days), dtype=object),
+    "text": lambda days: [day.isoformat() for day in days],
+}
+
+
+@pytest.mark.parametrize("clock", ["0h", "16h"])
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize("form", ZONED)
+def test_a_day_is_what_it_is_in_its_time_zone(form, zone, clock):
+    def zoned(dates):
+        return (pd.DatetimeIndex(dates) + pd.Timedelta(clock)).tz_localize(zone)
+
+    end = np.datetime64("2020-01-20")
+    for plain, zonal in (
+        (WalkForward(3, purge=1), WalkForward(3, purge=1)),
+        (
+            WalkForward(3, purge=1, calendar=CALENDAR),
+            WalkForward(3, purge=1, calendar=ZONED[form](zoned(CALENDAR))),
+        ),
+        (Chronological(end, purge=1), Chronological(zoned([end])[0], purge=1)),
+    ):
+        expected = list(plain.split(None, groups=GROUPS))
+        found = list(zonal.split(None, groups=ZONED[form](zoned(GROUPS))))
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one[0], other[0])
+            np.testing.assert_array_equal(one[1], other[1])
 
 
 def test_what_skfolio_refuses_is_our_error():

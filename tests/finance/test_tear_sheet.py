@@ -246,6 +246,22 @@ def test_an_alignment_joins_the_page(analysis, market):
     assert items[-1].title == aligned.figure().title
 
 
+def test_an_alignment_is_there_when_the_page_is_drawn_again(result, analysis, market, tmp_path):
+    others = {"noise": np.random.default_rng(0).standard_normal(market.scores.shape)}
+    aligned = regime_alignment(market.scores, others, market_regimes(market.panel), n_resamples=20)
+    folder = write_backtest(result, tmp_path / "out", analysis=analysis, alignment=aligned)
+    loaded = Analysis.load(folder)
+    for name, values in vars(aligned).items():
+        np.testing.assert_array_equal(getattr(loaded.alignment, name), values)
+    items = section(tear_sheet(loaded), "In which market?").items
+    assert items[-1].title == aligned.figure().title
+    written = (folder / "report.html").read_text().partition("<footer>")[0]
+    assert tear_sheet(loaded).to_html().partition("<footer>")[0] == written
+    assert (
+        Analysis.load(write_backtest(result, tmp_path / "no", analysis=analysis)).alignment is None
+    )
+
+
 def test_what_was_done_is_said(market):
     strategy = Strategy(
         select="long_short", quantile=0.2, hold=2, max_weight=0.1, lag=2, price="close",

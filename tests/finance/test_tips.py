@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 import torch
@@ -73,6 +74,14 @@ def test_it_finds_what_is_planted(consensus):
     assert len(ranker.variances_) == (3 if consensus == "inverse_variance" else 0)
 
 
+def test_sharp_ranks_teach_teachers_and_students_otherwise():
+    ranker = TIPSRanker(**QUICK, teachers=["vanilla"], truth_weight=1.0)
+    soft, sharp = (clone(ranker).set_params(sharpness=x).fit(*planted(6)) for x in (1.0, 50.0))
+    for name, history in soft.histories_.items():
+        # Ranks hardly differ at first where scores are close: a sharp curve tells them apart.
+        assert sharp.histories_[name][0]["loss"] != history[0]["loss"]
+
+
 def test_labels_that_say_nothing_are_not_learnt_on_new_days():
     random = np.random.default_rng(3)
     X, y, dates = planted(30)
@@ -96,6 +105,19 @@ def test_the_order_of_days_does_not_matter(fitted):
     same = TIPSRanker(**QUICK).fit(X[order], y[order], dates[order])
     assert np.array_equal(same.predict(X), fitted.predict(X))
     np.testing.assert_allclose(fitted.predict(X[order]), fitted.predict(X)[order], atol=1e-6)
+
+
+def test_a_day_is_what_it_is_in_its_time_zone(fitted):
+    X, y, dates = planted()
+    clocks = pd.to_timedelta(
+        np.arange(len(dates)) % 12, unit="h"
+    )  # another day in UTC, some of them
+    days = (pd.DatetimeIndex(dates) + clocks).tz_localize("Asia/Tokyo")
+    for groups in (days, pd.Series(days), np.array(list(days), dtype=object)):
+        assert fitted.score(X, y, groups) == fitted.score(X, y, dates)
+    short = clone(fitted).set_params(teachers=["vanilla"], teacher_epochs=1, student_epochs=2)
+    first, second = (clone(short).fit(X, y, groups).predict(X) for groups in (days, dates))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_flat_rows_are_windows(fitted):
@@ -346,6 +368,7 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_numbers(monkeypatch, fitted,
         ),
         ({"readout": "first"}, "readout is 'first', expected 'mean' or 'last'"),
         ({"swa_epochs": 9}, "swa_epochs 9 are more than epochs 3"),
+        ({"sharpness": 0.0}, "sharpness is 0.0, expected more than 0"),
         ({"truth_weight": -1}, "truth_weight is -1, expected 0 to 1"),
         ({"look_back": 5}, r"windows of shape \(n_samples, 5, n_features\); got .*Set look_back=4"),
         ({"consensus": "inverse_variance", "calibration": 0.01}, "days to train on and to calib"),
