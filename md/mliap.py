@@ -263,8 +263,8 @@ class MLIAPModel:
     def _stale_self_energy(self, charges: np.ndarray) -> float:
         """Return what PPPM misses: it sums the squares of the charges when a run is set up only.
 
-        LAMMPS computes the first step of a run when it is set up, so that a step that does not
-        follow the last one is one.
+        LAMMPS computes the first step of a run when it is set up: it does not follow the last one.
+        (After ``run ... pre no``, and in a minimisation, that says too much.)
         """
         coulomb = self.force_field.electrostatics
         if self.long_range == "exact" or coulomb is None:
