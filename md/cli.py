@@ -71,6 +71,22 @@ def _sample(
     typer.echo(f"{len(structures)} structures lie in {output}")
 
 
+def _export(
+    options: Any,
+    *,
+    lammps: Annotated[
+        bool, typer.Option("--lammps", help="For LAMMPS, so far the only one.")
+    ] = False,
+) -> None:
+    """Write a force field and a liquid for another program to run: LAMMPS."""
+    from .lammps import export_lammps  # noqa: PLC0415
+
+    if not lammps:
+        raise InvalidInputError("Expected the program to export for: --lammps.")
+    folder = export_lammps(options)
+    typer.echo(f"The input lies in {folder}; run it with: python {folder / 'run.py'}")
+
+
 @contextmanager
 def _structures_in(output: Path) -> Iterator[None]:
     """See that structures can be written to a file, before the work that makes them."""
@@ -88,6 +104,7 @@ def _structures_in(output: Path) -> Iterator[None]:
 BUILT = {
     "train": Built("scikd.md.training.TrainingOptions", _train),
     "run": Built("scikd.md.dynamics.DynamicsOptions", _run),
+    "export": Built("scikd.md.lammps.LammpsOptions", _export),
     "sample": Built("scikd.md.sampling.SamplingOptions", _sample),
 }
 """Commands whose flags are the fields of a dataclass."""

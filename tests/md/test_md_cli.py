@@ -76,12 +76,12 @@ def test_help_is_quick_and_lists_all_commands():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.rpartition("LOADED")[2].split() == []
-    for command in ("evaluate", "import-bamboo", "label", "run", "sample", "train"):
+    for command in ("evaluate", "export", "import-bamboo", "label", "run", "sample", "train"):
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "run", "sample", "evaluate", "label", "import-bamboo"]
+    "command", ["train", "run", "sample", "evaluate", "export", "label", "import-bamboo"]
 )
 def test_each_command_has_help(run, command):
     code, out, _ = run("md", command, "--help")
@@ -345,6 +345,21 @@ def test_every_command_is_a_command():
     from scikd.md.cli import app
 
     group = typer.main.get_command(app)
-    assert {"evaluate", "label", "import-bamboo", "train", "run", "sample"} == set(
-        group.list_commands(None)
-    )
+    assert set(group.list_commands(None)) == {
+        "evaluate", "export", "import-bamboo", "label", "run", "sample", "train",
+    }  # fmt: skip
+
+
+def test_export_for_lammps(run, tmp_path):
+    save_force_field(force_field(), tmp_path / "model")
+    box = Atoms("CO2", [[1, 1, 1], [1, 1, 2.2], [1, 1, -0.2]], cell=[9, 9, 9], pbc=True)
+    box.write(tmp_path / "box.xyz")
+    flags = ["--model", tmp_path / "model", "--liquid", tmp_path / "box.xyz"]
+    flags += ["--output", tmp_path / "out", "--pressure-bar", "7", "--minimise-steps", "0"]
+    code, _, err = run("md", "export", *flags)
+    assert code == 2
+    assert "the program to export for: --lammps" in err
+    code, out, err = run("md", "export", "--lammps", *flags)
+    assert code == 0, err
+    assert f"python {tmp_path / 'out' / 'run.py'}" in out
+    assert "iso 7.0 7.0" in (tmp_path / "out" / "in.run").read_text()

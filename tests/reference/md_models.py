@@ -30,6 +30,13 @@ def force_field(seed=0, dtype=torch.float64, scale=0.1, **changes):
     return model.to(dtype)
 
 
+def polar(**changes):
+    """Return one whose charges are large, and still depend on positions."""
+    field = force_field(**changes)
+    field.architecture.charge_prior[[1, 6, 8]] = torch.tensor([0.4, 0.3, -0.6], dtype=field.dtype)
+    return field
+
+
 def structure(n_atoms=12, seed=0, width=6.0, periodic=True, apart=1.1):
     """Scatter atoms in a triclinic cell, or in free space."""
     random = np.random.default_rng(seed)
