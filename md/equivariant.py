@@ -187,7 +187,7 @@ class Interaction(nn.Module):
         self.skip_scales = nn.Parameter(torch.ones(LARGEST_NUMBER + 1, self.l_kept + 1, channels))
 
     def forward(
-        self, h: Tensor, numbers: Tensor, index: Tensor, edges: tuple[Tensor, Tensor, Tensor]
+        self, h: Tensor, numbers: Tensor, index: Tensor, edges: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Return the next tensors.
 
@@ -200,7 +200,7 @@ class Interaction(nn.Module):
         index : Tensor of shape (2, P)
             Atoms of each pair.
         edges : tuple of Tensor
-            Of each pair radial functions (P, n_radial), envelope (P, 1), and harmonics
+            Of each pair radial functions (P, n_radial), and harmonics that fade out at the cutoff
             (P, (l_max + 1)²).
 
         Returns
@@ -223,17 +223,17 @@ class Interaction(nn.Module):
         sums = (made[:, :n_kept] + kept) / math.sqrt(2.0)
         return torch.cat([sums, made[:, n_kept:]], dim=1)
 
-    def measure(self, h: Tensor, index: Tensor, edges: tuple[Tensor, Tensor, Tensor]) -> None:
+    def measure(self, h: Tensor, index: Tensor, edges: tuple[Tensor, Tensor]) -> None:
         """Set the effective numbers of neighbours to what these structures have."""
         for degree, part in enumerate(_by_degree(self._sums(h, index, edges))):
             mean = part.square().mean()
             if mean > 0.0:
                 self.neighbors[degree] = mean
 
-    def _sums(self, h: Tensor, index: Tensor, edges: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        basis, fade, harmonics = edges
+    def _sums(self, h: Tensor, index: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
+        basis, harmonics = edges
         shape = (len(basis), len(self.messages.paths), h.shape[2])
-        weights = (self.radial(basis) * fade).view(shape)
+        weights = self.radial(basis).view(shape)
         sent = self.up(_by_degree(h))
         received = pair_messages(self.messages, index, weights, sent, harmonics)
         return self.mix(self._paths_as_channels(received))
@@ -310,14 +310,14 @@ class Equivariant(Architecture):
             hardness=softplus(self.hardness_head(numbers)).squeeze(-1),
         )
 
-    def _edges(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _edges(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         o3 = require("e3nn.o3", extra="md", feature="An equivariant network")
         basis, fade = self.basis(vectors.norm(dim=-1))
         degrees = list(range(self.settings.l_max + 1))
         harmonics = o3.spherical_harmonics(
             degrees, vectors, normalize=True, normalization="component"
         )
-        return basis, fade[:, None], harmonics
+        return basis, fade[:, None] * harmonics
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
