@@ -359,6 +359,19 @@ def test_charges_stay_within_their_bound():
 # ---------------------------------------------------------------------------------- where it works
 
 
+def test_elsewhere_than_on_the_cpu_nothing_is_left_behind_there():
+    net = network().to("meta")  # which refuses to mix its arrays with others, as a GPU does
+    numbers, positions = cloud(6, 0)
+    index, vectors = pairs(net, positions)
+    vectors = vectors.to("meta").requires_grad_()
+    found = net(numbers.to("meta"), index.to("meta"), vectors)
+    assert all(values.device.type == "meta" and values.shape == (6,) for values in found)
+    total = sum(values.sum() for values in found)
+    (slope,) = torch.autograd.grad(total, vectors, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), [net.layers[1].mix.weights[1]])
+    assert second.device.type == "meta"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @ALL_KINDS
 def test_save_and_load_give_the_same_model_to_the_last_bit(tmp_path, dtype, changes):
