@@ -44,7 +44,7 @@ from scikd.md.model import ForceField
 from scikd.md.neighbors import VerletList
 from scikd.md.packing import pack_box
 
-__all__ = ["run"]
+__all__ = ["peer", "run"]
 
 PEERS = (("graph", "SchNet"), ("graph", "PaiNN"), ("mace", "MACE"))
 LARGEST_FOR_TORCH, LARGEST_FOR_PEERS = 5_000, 2_000
@@ -114,7 +114,7 @@ class _Mover:
 
 
 @contextmanager
-def _peer(environment: str, model: str, atoms: Atoms) -> Iterator[Callable[[], None] | None]:
+def peer(environment: str, model: str, atoms: Atoms) -> Iterator[Callable[[], None] | None]:
     """Give a step of a peer's calculator, or None where its environment is not there."""
     python = Path(os.environ.get("SCIKD_PEERS", "")) / environment / "bin" / "python"
     if not os.environ.get("SCIKD_PEERS") or not python.is_file():
@@ -159,7 +159,7 @@ def _rows(name: str, atoms: Atoms, quick: bool) -> Iterator[Row]:
         steps["torch, lists kept"] = _Mover(atoms, anew=False, engine="torch", threads=1)
     with ExitStack() as stack:
         for environment, model in PEERS if n_atoms <= LARGEST_FOR_PEERS else ():
-            step = stack.enter_context(_peer(environment, model, atoms))
+            step = stack.enter_context(peer(environment, model, atoms))
             if step is not None:
                 steps[model] = step
         seconds = alternate(list(steps.values()), repeats=3 if quick else 5)

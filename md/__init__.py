@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .dispersion import D3BJ, D3CSO
     from .dynamics import DynamicsOptions, run_dynamics
     from .electrostatics import Electrostatics
+    from .equivariant import Equivariant, EquivariantSettings
     from .evaluation import evaluate
     from .frames import AtomicBatch, from_ase, to_ase
     from .get import GET, GETSettings
@@ -38,6 +39,8 @@ __all__ = [
     "DynamicsOptions",
     "Electrostatics",
     "EnsembleCalculator",
+    "Equivariant",
+    "EquivariantSettings",
     "ForceField",
     "ForceFieldCalculator",
     "GETSettings",
@@ -60,6 +63,7 @@ _HOMES = {
     "dispersion": ("D3BJ", "D3CSO"),
     "dynamics": ("DynamicsOptions", "run_dynamics"),
     "electrostatics": ("Electrostatics",),
+    "equivariant": ("Equivariant", "EquivariantSettings"),
     "evaluation": ("evaluate",),
     "frames": ("AtomicBatch", "from_ase", "to_ase"),
     "get": ("GET", "GETSettings"),

@@ -57,6 +57,8 @@ class GETSettings:
         Bound of the raw charge in e.
     n_hidden : int, default=2
         Hidden layers of each head, of ``dim // 2`` units.
+    family : {"get"}, default="get"
+        Kind of network.
     """
 
     dim: int = 64
@@ -67,13 +69,14 @@ class GETSettings:
     envelope: Envelope = "polynomial"
     max_charge: float = 2.0
     n_hidden: int = 2
+    family: Literal["get"] = "get"
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no network, all at once."""
         problems = [
             f"{f.name} is {getattr(self, f.name)!r}, expected a positive number"
             for f in fields(self)
-            if f.name != "envelope" and not getattr(self, f.name) > 0
+            if f.name not in {"envelope", "family"} and not getattr(self, f.name) > 0
         ]
         if self.n_heads > 0 and self.dim % self.n_heads:
             problems.append(f"dim {self.dim} is no multiple of n_heads {self.n_heads}")
@@ -81,6 +84,8 @@ class GETSettings:
             problems.append("n_layers is 1, expected at least 2")
         if self.envelope not in ("polynomial", "cosine"):
             problems.append(f"envelope is {self.envelope!r}, expected 'polynomial' or 'cosine'")
+        if self.family != "get":
+            problems.append(f"family is {self.family!r}, expected 'get'")
         if problems:
             message = f"Cannot build a GET network: {'; '.join(problems)}."
             raise InvalidInputError(message)

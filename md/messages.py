@@ -1,21 +1,19 @@
 """Sums over edges for PyTorch, differentiable as often as one likes.
 
 Each sum is the derivative of a multilinear form by one of its operands (`scikd.md.kernels.messages`
-lists the forms), and so is each derivative of it. One autograd function therefore covers the
-message, its backward pass, and the second backward pass that training on forces needs. On the CPU
-the kernels are compiled by Numba and never hold an array of edges times channels times directions;
-elsewhere the same sums are einsums.
+lists the forms), and so is each derivative of it. On the CPU the kernels are compiled by Numba and
+never hold an array of edges times channels times directions; elsewhere the same sums are einsums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._multilinear import derivative
 from .kernels import messages as kernels
 
 __all__ = ["attention", "scalar_messages", "vector_messages"]
@@ -59,43 +57,16 @@ _VECTORS = _Form(
 )
 
 
-class _Derivative(torch.autograd.Function):
-    """Derivative of a form by the operand number ``which``, whose value is not read."""
+@dataclass(frozen=True)
+class _Sum:
+    """A form over the edges between these atoms."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        form: _Form,
-        which: int,
-        edges: tuple[Tensor, Tensor],
-        shape: torch.Size,
-        *others: Tensor,
-    ) -> Tensor:
-        ctx.form, ctx.which, ctx.edges = form, which, edges
-        ctx.save_for_backward(*others)
-        if others[0].device.type == "cpu":
-            return _by_kernel(form, which, edges, shape, others)
-        return _by_einsum(form, which, edges, shape, others)
+    form: _Form
+    edges: tuple[Tensor, Tensor]
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (gradient,) = gradients
-        operands = list(ctx.saved_tensors)
-        operands.insert(ctx.which, gradient)
-        found: list[Tensor | None] = []
-        for k in range(len(operands)):
-            if k == ctx.which:
-                continue
-            needed = ctx.needs_input_grad[4 + len(found)]
-            found.append(_derivative(ctx.form, k, ctx.edges, operands) if needed else None)
-        return None, None, None, None, *found
-
-
-def _derivative(
-    form: _Form, which: int, edges: tuple[Tensor, Tensor], operands: Sequence[Tensor]
-) -> Tensor:
-    others = [x for k, x in enumerate(operands) if k != which]
-    return _Derivative.apply(form, which, edges, operands[which].shape, *others)  # type: ignore[no-untyped-call]
+    def compute(self, which: int, shape: torch.Size, others: Sequence[Tensor]) -> Tensor:
+        by = _by_kernel if others[0].device.type == "cpu" else _by_einsum
+        return by(self.form, which, self.edges, shape, others)
 
 
 def _by_kernel(
@@ -162,7 +133,7 @@ def attention(receivers: Tensor, senders: Tensor, q: Tensor, k: Tensor, n_heads:
     Tensor of shape (E, n_heads)
     """
     shape = torch.Size((len(receivers), n_heads))
-    return _Derivative.apply(_ATTENTION, 0, (receivers, senders), shape, q, k)  # type: ignore[no-untyped-call]
+    return derivative(_Sum(_ATTENTION, (receivers, senders)), 0, shape, (q, k))
 
 
 def scalar_messages(
@@ -185,7 +156,7 @@ def scalar_messages(
     -------
     Tensor of shape (N, dim)
     """
-    return _Derivative.apply(_SCALARS, 3, (receivers, senders), v.shape, gate, v, w)  # type: ignore[no-untyped-call]
+    return derivative(_Sum(_SCALARS, (receivers, senders)), 3, v.shape, (gate, v, w))
 
 
 def vector_messages(receivers: Tensor, senders: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
@@ -207,4 +178,4 @@ def vector_messages(receivers: Tensor, senders: Tensor, u: Tensor, v: Tensor, w:
     Tensor of shape (N, 3, dim)
     """
     shape = torch.Size((v.shape[0], 3, v.shape[1]))
-    return _Derivative.apply(_VECTORS, 3, (receivers, senders), shape, u, v, w)  # type: ignore[no-untyped-call]
+    return derivative(_Sum(_VECTORS, (receivers, senders)), 3, shape, (u, v, w))

@@ -60,6 +60,12 @@ class Architecture(nn.Module, ABC):
     def forward(self, numbers: Tensor, index: Tensor, vectors: Tensor) -> Sites:
         """Return the sites; see `scikd.md.get.GET.forward` for the shapes."""
 
+    def measure(self, numbers: Tensor, index: Tensor, vectors: Tensor) -> None:
+        """Take from structures what the network is normalised by, before it is trained.
+
+        The arguments are those of `forward`.
+        """
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return the settings that rebuild the architecture, as JSON values."""

@@ -13,10 +13,10 @@ import torch
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.persistence import MANIFEST, load_bundle, save_bundle
 
+from ._architectures import rebuild_architecture
 from .dispersion import D3BJ, D3CSO
 from .electrostatics import Electrostatics
-from .get import GET, GETSettings
-from .model import Architecture, ForceField
+from .model import ForceField
 from .repulsion import ZBL
 
 __all__ = ["describe", "load_force_field", "rebuild", "save_force_field"]
@@ -75,7 +75,7 @@ def describe(force_field: ForceField) -> dict[str, Any]:
 def rebuild(parameters: Mapping[str, Any]) -> ForceField:
     """Return the force field that `describe` described, with untrained weights."""
     return ForceField(
-        _architecture(parameters["architecture"], parameters["settings"]),
+        rebuild_architecture(parameters["architecture"], parameters["settings"]),
         elements=parameters["elements"],
         electrostatics=_term(parameters["electrostatics"]),
         dispersion=_term(parameters["dispersion"]),
@@ -124,13 +124,6 @@ def load_force_field(path: str | Path = "default") -> ForceField:
         raise CorruptFileError(message) from error
     force_field.references = references
     return force_field.eval()
-
-
-def _architecture(name: str, settings: Mapping[str, Any]) -> Architecture:
-    if name != "GET":
-        message = f"Expected the architecture 'GET'; got {name!r}."
-        raise InvalidInputError(message)
-    return GET(GETSettings(**settings))
 
 
 def _plain(term: Any) -> dict[str, Any] | None:

@@ -19,13 +19,14 @@ from scikd._options import plain_options
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
+from ._architectures import NetworkSettings, build_architecture
 from ._process import torch_threads
 from ._trainer import Trainer
 from ._training_data import FrameSet, as_batch, groups_of, plan_batches, split
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
 from .frames import AtomicBatch, select
-from .get import GET, GETSettings
+from .get import GETSettings
 from .guard import training_range
 from .losses import LossOptions, fit_references, labels
 from .model import ForceField, ForceRule
@@ -61,6 +62,7 @@ POSITIVE = (
     "threads",
 )
 NOT_NEGATIVE = ("weight_decay", "warmup_epochs", "checkpoint_seconds", "seed")
+MEASURED = 256  # structures that tell how many neighbours there are
 FRACTIONS = ("validation_fraction", "final_learning_rate", "decay", "ema_decay")
 
 
@@ -87,8 +89,8 @@ class TrainingOptions:
     initial : Path or None, default=None
         Force field to start from, "default" or a folder; its settings replace those below.
         Its references of the elements are fitted anew: to what it leaves of the labels.
-    model : GETSettings
-        Sizes of the network.
+    model : GETSettings or EquivariantSettings
+        Kind and sizes of the network; in YAML ``family: equivariant`` chooses the second kind.
     electrostatics : bool, default=True
         Whether charges interact.
     dispersion : {"none", "d3-cso"}, default="none"
@@ -152,7 +154,7 @@ class TrainingOptions:
     output: Path | None = None
     resume: bool = True
     initial: Path | None = None
-    model: GETSettings = field(default_factory=GETSettings)
+    model: NetworkSettings = field(default_factory=GETSettings)
     electrostatics: bool = True
     dispersion: Literal["none", "d3-cso"] = "none"
     dispersion_in_labels: bool | None = None
@@ -299,7 +301,9 @@ def fit(
             )
             for batch in (chosen, held_out)
         )
-        if model is None and options.initial is not None and options.fit_references:
+        if model is None and options.initial is None:
+            _measure(force_field, frames)
+        elif model is None and options.fit_references:
             _refit_references(force_field, frames, options)
         settings = _settings(options, force_field, chosen, held_out)
         trainer = Trainer(options, force_field, frames, others, settings, shown, processes)
@@ -328,7 +332,7 @@ def build_force_field(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        architecture = GET(options.model)
+        architecture = build_architecture(options.model)
     return ForceField(
         architecture,
         elements=sorted(elements),
@@ -348,6 +352,15 @@ def _first_model(options: TrainingOptions, train: AtomicBatch) -> ForceField:
     elements = set(torch.unique(train.numbers).tolist())
     has_energy = train.energy is not None and options.fit_references
     return build_force_field(options, elements, fit_references(train) if has_energy else None)
+
+
+def _measure(force_field: ForceField, frames: FrameSet) -> None:
+    """Let the network see a sample of the structures, whose average it is normalised by."""
+    n_structures = len(frames)
+    some = np.unique(np.linspace(0, n_structures - 1, min(n_structures, MEASURED), dtype=np.intp))
+    batch, neighbors = frames.take(some)
+    vectors = neighbors.near.vectors(batch.positions, batch.cell)
+    force_field.architecture.measure(batch.numbers, neighbors.near.index, vectors)
 
 
 def _refit_references(force_field: ForceField, frames: FrameSet, options: TrainingOptions) -> None:

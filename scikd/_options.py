@@ -2,14 +2,15 @@
 
 A field is written once: its type says what is accepted, and its entry in the ``Parameters`` section
 of the class docstring is the help text of its flag. A field that is itself a dataclass is a nested
-mapping in YAML, and flags with a dot (``--model.dim``).
+mapping in YAML, and flags with a dot (``--model.dim``). Of a union of dataclasses the mapping names
+one by its tag, a field that is a Literal with one value (``family: get``); without it the first is
+meant.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import re
 import types
 import typing
@@ -20,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from scikd._atomic import atomic_write_bytes
 from scikd._extras import require
+from scikd._option_values import coerced, spelled
 from scikd.exceptions import InvalidInputError, StorageError
 
 __all__ = ["command_for", "dump_options", "given_flags", "load_options", "plain_options"]
@@ -29,7 +31,6 @@ Options = TypeVar("Options")
 FILE = "options_file"
 # "name : type" at the margin, and the indented lines below it.
 ENTRY = re.compile(r"^(\w+(?:, \w+)*) : .*\n((?:[ ]+\S.*\n?|\n(?=[ ]))+)", re.MULTILINE)
-NOTHING = ("none", "null", "~", "")  # spellings of None, where None is allowed
 
 
 def load_options(
@@ -193,13 +194,15 @@ def command_for(
     return command
 
 
-def _flags(cls: type[Any], prefix: str, typer: Any) -> Iterator[tuple[str, tuple[str, Any]]]:
+def _flags(
+    cls: type[Any], prefix: str, typer: Any, tag: Mapping[str, Any] = types.MappingProxyType({})
+) -> Iterator[tuple[str, tuple[str, Any]]]:
     """Yield the parameter of a command for each field: its name, the field's, and its type."""
-    hints, helps = typing.get_type_hints(cls), _helps(cls)
+    hints, helps = {**typing.get_type_hints(cls), **tag}, _helps(cls)
     for field in fields(cls):
         kind, name = hints[field.name], prefix + field.name
-        if is_dataclass(kind):
-            yield from _flags(kind, f"{name}.", typer)  # type: ignore[arg-type]
+        if kinds := _dataclasses(kind):
+            yield from _flags_of_all(kinds, f"{name}.", typer)
             continue
         flag, default = name.replace("_", "-"), _default(field)
         spelled = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
@@ -214,6 +217,20 @@ def _flags(cls: type[Any], prefix: str, typer: Any) -> Iterator[tuple[str, tuple
         # Text, so that a flag and a line of YAML are converted, and refused, in the same way.
         annotation: Any = list[str] if several else bool if kind is bool else str
         yield name.replace(".", "__"), (name, Annotated[annotation | None, option])
+
+
+def _flags_of_all(
+    kinds: tuple[type[Any], ...], prefix: str, typer: Any
+) -> Iterator[tuple[str, tuple[str, Any]]]:
+    """Yield those of several dataclasses; what they have in common is described by the first."""
+    tag: dict[str, Any] = {}
+    if len(kinds) > 1:
+        name, by_value = _tagged(kinds)
+        tag = {name: Literal[*by_value]}
+    found: dict[str, tuple[str, Any]] = {}
+    for kind in kinds:
+        found = dict(_flags(kind, prefix, typer, tag)) | found
+    yield from found.items()
 
 
 def _helps(cls: type[Any]) -> dict[str, str]:
@@ -267,8 +284,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _build(cls: type[Any], given: Any, prefix: str, problems: list[str]) -> Any:
-    """Return an instance, or None and add to the problems."""
+def _build(
+    cls: type[Any],
+    given: Any,
+    prefix: str,
+    problems: list[str],
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+) -> Any:
+    """Return an instance, or None and add to the problems; some names are options elsewhere."""
     if not isinstance(given, Mapping):
         problems.append(f"{prefix.rstrip('.')} is {given!r}, expected names and values")
         return None
@@ -280,17 +303,18 @@ def _build(cls: type[Any], given: Any, prefix: str, problems: list[str]) -> Any:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f", did you mean {prefix}{close[0]}" if close else ""
+            hint = f"; with {elsewhere[name]} it is" if name in elsewhere else hint
             problems.append(f"{prefix}{name} is no option{hint}")
-        elif is_dataclass(hints[name]):
-            values[name] = _build(hints[name], value, f"{prefix}{name}.", problems)
+        elif kinds := _dataclasses(hints[name]):
+            values[name] = _build_one_of(kinds, value, f"{prefix}{name}.", problems)
         else:
             try:
-                values[name] = _coerce(value, hints[name])
+                values[name] = coerced(value, hints[name])
             except ValueError:
-                wanted = _spell(hints[name])
+                wanted = spelled(hints[name])
                 problems.append(f"{prefix}{name} is {value!r}, expected {wanted}")
     problems += [
-        f"{prefix}{field.name} is missing, expected {_spell(hints[field.name])}"
+        f"{prefix}{field.name} is missing, expected {spelled(hints[field.name])}"
         for field in known.values()
         if field.name not in given and _default(field) is MISSING
     ]
@@ -304,91 +328,48 @@ def _build(cls: type[Any], given: Any, prefix: str, problems: list[str]) -> Any:
         return None
 
 
+def _build_one_of(
+    kinds: tuple[type[Any], ...], given: Any, prefix: str, problems: list[str]
+) -> Any:
+    """Build the dataclass that the tag names, or the first."""
+    if len(kinds) == 1 or not isinstance(given, Mapping):
+        return _build(kinds[0], given, prefix, problems)
+    tag, by_value = _tagged(kinds)
+    value = given.get(tag, next(iter(by_value)))
+    if value not in by_value:
+        expected = " or ".join(repr(known) for known in by_value)
+        problems.append(f"{prefix}{tag} is {value!r}, expected {expected}")
+        return None
+    others = {
+        field.name: f"{prefix}{tag}: {other}"
+        for other, kind in by_value.items()
+        for field in fields(kind)
+        if other != value
+    }
+    return _build(by_value[value], given, prefix, problems, others)
+
+
+def _dataclasses(kind: Any) -> tuple[type[Any], ...]:
+    """Return a dataclass, or those that a union consists of, or nothing."""
+    kinds = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return kinds if all(is_dataclass(each) for each in kinds) else ()
+
+
+def _tagged(kinds: tuple[type[Any], ...]) -> tuple[str, dict[str, type[Any]]]:
+    """Return the name of the tag of these dataclasses, and which is meant by each value of it."""
+    hints = [typing.get_type_hints(kind) for kind in kinds]
+    (tag,) = (
+        name
+        for name in hints[0]
+        if all(get_origin(h.get(name)) is Literal and len(get_args(h[name])) == 1 for h in hints)
+    )
+    return tag, {get_args(h[tag])[0]: kind for h, kind in zip(hints, kinds, strict=True)}
+
+
 def _default(field: Field[Any]) -> Any:
     if field.default_factory is not MISSING:
         return field.default_factory()
     return field.default
-
-
-def _coerce(value: Any, kind: Any) -> Any:
-    """Return the value as this type, from YAML or from text, or raise ValueError."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _coerce_union(value, arguments)
-    if origin is Literal:
-        return _one_of(value, arguments)
-    if origin in (tuple, list):
-        items = value if isinstance(value, (list, tuple)) else [value]
-        if origin is tuple and arguments[-1] is not Ellipsis:
-            if len(items) != len(arguments):
-                raise ValueError
-            return tuple(_coerce(item, k) for item, k in zip(items, arguments, strict=True))
-        return origin(_coerce(item, arguments[0]) for item in items)
-    if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise ValueError
-        return {_coerce(k, arguments[0]): _coerce(v, arguments[1]) for k, v in value.items()}
-    return _coerce_scalar(value, kind)
-
-
-def _coerce_union(value: Any, kinds: tuple[Any, ...]) -> Any:
-    if type(None) in kinds and (value is None or str(value).lower() in NOTHING):
-        return None
-    for kind in kinds:
-        if type(value) is kind:
-            return value
-    for kind in kinds:
-        if kind is not type(None):
-            try:
-                return _coerce(value, kind)
-            except ValueError:
-                continue
-    raise ValueError
-
-
-def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
-    for choice in choices:
-        if value == choice or (isinstance(value, str) and value == str(choice)):
-            return choice
-    raise ValueError
-
-
-def _coerce_scalar(value: Any, kind: Any) -> Any:
-    if kind is Any:
-        return value
-    if kind is bool:
-        known = {"true": True, "false": False}
-        if not isinstance(value, bool) and str(value).lower() not in known:
-            raise ValueError
-        return value if isinstance(value, bool) else known[str(value).lower()]
-    if kind in (str, Path):
-        if not isinstance(value, (str, Path)):
-            raise ValueError
-        return kind(value)
-    if kind is int and type(value) is int:
-        return value  # however large
-    if type(value) not in (int, float, str):
-        raise ValueError
-    number = float(value)  # also of text: to YAML 1e-3 is text
-    if math.isnan(number) or (kind is int and not number.is_integer()):
-        raise ValueError
-    return number if kind is float else int(number)
-
-
-def _spell(kind: Any) -> str:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is type(None):
-        return "none"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spell(argument) for argument in arguments)
-    if origin is Literal:
-        return " or ".join(repr(choice) for choice in arguments)
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        return f"{len(arguments)} values, each {_spell(arguments[0])}"
-    if origin in (tuple, list):
-        return f"a list, each {_spell(arguments[0])}"
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return names.get(kind, "a path" if kind is Path else str(kind))
 
 
 def _plain(value: Any) -> Any:

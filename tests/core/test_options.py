@@ -266,3 +266,86 @@ class TestCommand:
         assert isinstance(result.exception, InvalidInputError)
         assert "epochs is 'many', expected a whole number; kind is 'x'" in str(result.exception)
         assert not seen
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round one.
+
+    Parameters
+    ----------
+    radius : float, default=1.0
+        How far from the middle.
+    colour : str, default="red"
+        Of the paint.
+    shape : {"round"}, default="round"
+        Kind.
+    """
+
+    radius: float = 1.0
+    colour: str = "red"
+    shape: Literal["round"] = "round"
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square one.
+
+    Parameters
+    ----------
+    width : float, default=2.0
+        How far across.
+    colour : str, default="blue"
+        Of the chalk.
+    """
+
+    width: float = 2.0
+    colour: str = "blue"
+    shape: Literal["square"] = "square"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Holds one of two."""
+
+    figure: Round | Square = field(default_factory=Round)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, Round()),
+        ({"figure": {"radius": 3}}, Round(radius=3.0)),
+        ({"figure": {"shape": "square", "width": "4"}}, Square(width=4.0)),
+        ({"figure.shape": "square"}, Square()),
+        ({"figure": {"shape": "square"}, "figure.colour": "green"}, Square(colour="green")),
+    ],
+)
+def test_a_tag_tells_which_of_several_dataclasses_is_meant(given, expected):
+    options = load_options(Drawing, None, given)
+    assert options.figure == expected
+    assert load_options(Drawing, None, plain_options(options)) == options
+
+
+def test_what_is_an_option_of_the_other_kind_is_said_so():
+    with pytest.raises(InvalidInputError, match="figure.width is no option; with figure.shape: sq"):
+        load_options(Drawing, None, {"figure": {"width": 3}})
+    with pytest.raises(InvalidInputError, match="figure.shape is 'flat', expected 'round' or 'squ"):
+        load_options(Drawing, None, {"figure": {"shape": "flat"}})
+    with pytest.raises(InvalidInputError, match="figure is 3, expected names and values"):
+        load_options(Drawing, None, {"figure": 3})
+
+
+def test_flags_are_those_of_all_kinds():
+    got = []
+    app = typer.Typer()
+    app.command()(command_for(Drawing, got.append))
+    text = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output.split())
+    assert "--figure.radius" in text
+    assert "--figure.width" in text
+    assert "round|square" in text
+    assert "Of the paint." in text
+    assert "Of the chalk." not in text, "what they have in common is described by the first"
+    flags = ["--figure.shape", "square", "--figure.width", "7"]
+    assert CliRunner().invoke(app, flags).exit_code == 0
+    assert got == [Drawing(Square(width=7.0))]

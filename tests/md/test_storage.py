@@ -79,5 +79,5 @@ def test_settings_that_this_version_does_not_know_are_refused(tmp_path):
     bundle = load_bundle(folder, kind="scikd.md.ForceField")
     parameters = json.loads(json.dumps(bundle.parameters)) | {"architecture": "NEXT"}
     save_bundle(folder, kind=bundle.kind, parameters=parameters, arrays=bundle.arrays)
-    with pytest.raises(CorruptFileError, match="Expected the architecture 'GET'; got 'NEXT'"):
+    with pytest.raises(CorruptFileError, match="architecture 'GET' or 'Equivariant'; got 'NEXT'"):
         load_force_field(folder)

@@ -98,6 +98,39 @@ def test_it_learns_a_pair_potential():
     assert last["validation_energy_meV_per_atom"] < 1000.0
 
 
+TENSORS = {"family": "equivariant", "channels": 4, "l_max": 1, "n_hidden": 8, "cutoff": 4.0}
+
+
+def test_the_other_family_learns_it_too_and_resumes_to_the_same_numbers(tmp_path):
+    data = labelled(40)
+    given = {"model": TENSORS, "epochs": 30, "learning_rate": 0.01, "ema_decay": 0.9}
+    whole = fit(tiny(**given, precision="float64"), train=data, progress=False)
+    first, last = whole.history[0], whole.history[whole.best_epoch - 1]
+    assert last["validation_forces_meV_per_A"] < 0.4 * first["validation_forces_meV_per_A"]
+    assert last["train_loss"] < 0.1 * first["train_loss"]
+    # In training, not in use, the average numbers of neighbours come from the structures.
+    liquid = build_force_field(tiny(**given), {2, 10}).architecture
+    trained = whole.force_field.architecture
+    assert not torch.equal(trained.layers[0].neighbors.float(), liquid.layers[0].neighbors)
+    constant = given | {"schedule": "constant", "precision": "float64", "output": tmp_path / "out"}
+    for epochs in (1, 2):
+        parts = fit(tiny(**constant | {"epochs": epochs}), train=data, progress=False)
+    constant |= {"output": None, "epochs": 2}
+    assert same(
+        weights(parts.force_field),
+        weights(fit(tiny(**constant), train=data, progress=False).force_field),
+    )
+
+
+def test_a_training_from_a_model_of_the_other_family_keeps_its_numbers_of_neighbours(tmp_path):
+    first = fit(tiny(model=TENSORS, epochs=1, output=tmp_path / "out"), train=labelled())
+    again = fit(tiny(epochs=1, initial=tmp_path / "out"), train=labelled(30, seed=5))
+    for one, other in zip(
+        first.force_field.architecture.layers, again.force_field.architecture.layers, strict=True
+    ):
+        assert torch.equal(one.neighbors, other.neighbors)
+
+
 def test_the_best_model_is_saved_with_a_log(tmp_path):
     options = tiny(output=tmp_path / "out")
     result = fit(options, train=labelled(), progress=False)
