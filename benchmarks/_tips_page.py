@@ -20,7 +20,7 @@ from benchmarks._tips_scores import OTHERS
 
 __all__ = ["page"]
 
-TWICE = "us_sp500"  # the same prices as us_sp500_members
+MEMBERS, TWICE = "us_sp500_members", "us_sp500"  # the same prices
 
 AnyRow = Mapping[str, Any]
 COLUMNS: dict[str, Callable[[AnyRow], str]] = {
@@ -48,6 +48,7 @@ independent, which the two American ones are not quite.
 def page(rows: Sequence[AnyRow]) -> str:
     """Return the page: for each panel its models, its seeds, and the student's comparisons."""
     parts = [HEAD, "## The student against others\n", _contrasts(rows)]
+    parts += ["## Means over panels\n", _means(rows), "## Survivorship\n", _survivorship(rows)]
     for name in PANELS:
         of_panel = {row["name"].partition(": ")[2]: row for row in rows if _is_of(row, name)}
         if not of_panel:
@@ -90,6 +91,47 @@ def _contrasts(rows: Sequence[AnyRow]) -> str:
                 [other, "**mean**", *_pooled([found[one] for one in found if one != TWICE])]
             )
     return _table(["TIPS student minus", "panel", "rank IC (t)", "net Sharpe"], lines)
+
+
+def _means(rows: Sequence[AnyRow]) -> str:
+    of_models: dict[str, list[AnyRow]] = {}
+    for row in rows:
+        panel, _, model = row["name"].partition(": ")
+        if panel in PANELS and panel != TWICE and _is_model(model, row):
+            of_models.setdefault(model, []).append(row)
+    columns = {
+        "rank IC": ("value", ".4f"),
+        "Sharpe ratio": ("net_sharpe", ".2f"),
+        "gross": ("gross_sharpe", ".2f"),
+        "minus equal weight": ("net_minus_equal", ".2f"),
+        "published Sharpe": ("published_sharpe", ".2f"),
+    }
+    lines = [
+        [
+            model,
+            *(_number(np.mean([one[key] for one in of]), form) for key, form in columns.values()),
+        ]
+        for model, of in of_models.items()
+    ]
+    return _table(["model", *columns], lines)
+
+
+def _survivorship(rows: Sequence[AnyRow]) -> str:
+    """Return the net Sharpe ratios of one test with two universes, and how far they are apart."""
+    by_name = {row["name"]: row for row in rows}
+    lines, gains = [], []
+    for name, row in by_name.items():
+        panel, _, model = name.partition(": ")
+        other = by_name.get(f"{MEMBERS}: {model}")
+        if panel == TWICE and other is not None and _is_model(model, row):
+            gains.append(row["net_sharpe"] - other["net_sharpe"])
+            both = (f"{one['net_sharpe']:.2f}" for one in (row, other))
+            lines.append([model, *both, f"{gains[-1]:+.2f}"])
+    if len(gains) > 1:
+        lines.append(
+            ["**mean ± deviation**", "", "", f"{np.mean(gains):+.2f} ± {np.std(gains):.2f}"]
+        )
+    return _table(["Sharpe ratio, net", "assets of today", "members of the day", "more"], lines)
 
 
 def _pooled(rows: Sequence[AnyRow]) -> tuple[str, str]:

@@ -22,12 +22,10 @@ from benchmarks import tips_speed
 from benchmarks._tips_models import FULL, RUNS, SEEDS, Plan, kept_scores, make_scores
 from benchmarks._tips_panels import PANELS, QUICK, load_market
 from benchmarks._tips_scores import market_rows
-from benchmarks.harness import Row, row
+from benchmarks.harness import Row
 from scikd.exceptions import StorageError
 
 __all__ = ["kept_rows", "run"]
-
-STAGES = ("us_sp500", "us_sp500_members")
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -58,19 +56,4 @@ def kept_rows(
         except StorageError:
             continue
         rows += market_rows(market, scores, n_resamples)
-    return rows + _survivorship(rows)
-
-
-def _survivorship(rows: list[Row]) -> list[Row]:
-    """Return what the S&P panel gains where who is in the index is known beforehand."""
-    by_name = {one["name"]: one for one in rows}
-    found = []
-    for name, of_survivors in by_name.items():
-        market, _, model = name.partition(": ")
-        members = by_name.get(f"{STAGES[1]}: {model}")
-        if market != STAGES[0] or members is None or "net_sharpe" not in members:
-            continue
-        both = [one["net_sharpe"] for one in (of_survivors, members)]  # type: ignore[typeddict-item]
-        what = f"survivorship, {model}: net Sharpe ratio with the assets of today"
-        found.append(row(what, both[0], "Sharpe", "members of the day", both[1]))
-    return found
+    return rows
