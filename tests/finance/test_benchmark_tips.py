@@ -132,8 +132,15 @@ def test_the_student_is_compared_with_others(market):
     text = page(renamed)
     (mean,) = (line for line in text.splitlines() if line.startswith("| ridge | **mean**"))
     assert f"{found['value']:+.4f} ({found['t'] * 2**0.5:.1f})" in mean  # half the variance
-    assert text.count("\n## ") == 3
+    assert text.count("\n## ") == 5  # comparisons, means, survivorship, two panels
     assert "Hansen's p" in text
+    us = [
+        {**row, "name": row["name"].replace("made up", panel), "net_sharpe": sharpe}
+        for panel, sharpe in (("us_sp500", 1.0), ("us_sp500_members", 0.75))
+        for row in rows
+        if "net_sharpe" in row
+    ]
+    assert "| ridge | 1.00 | 0.75 | +0.25 |" in page(us)
 
 
 @pytest.mark.slow
