@@ -309,7 +309,17 @@ def test_a_day_without_members_is_refused(run, files, market, tmp_path):
         *("-o", tmp_path / "out", *QUICK),
     )
     assert code == 2
-    assert "of a member of the universe" in err
+    dated = np.flatnonzero(np.isfinite(market.scores[:50]).any(axis=1))
+    assert f"none of a member of the universe, on {len(dated)} dates: " in err
+    assert "--unknown drop" in err
+    code, _, err = run(
+        *("finance", "backtest", *files, "--members", tmp_path / "members.csv"),
+        *("--unknown", "drop", "-o", tmp_path / "out", *QUICK),
+    )
+    assert code == 0, err
+    days = market.panel.dates[dated]
+    assert f"{len(days)}, from {days[0]} to {days[-1]}" in err
+    assert Analysis.load(tmp_path / "out").facts["first_score"] == str(market.panel.dates[50])
 
 
 def test_equal_scores_are_traded_by_name_with_a_caution(run, files, market, tmp_path):
@@ -507,7 +517,7 @@ def test_an_audit_finds_a_planted_leak_and_exits_with_one(run, files, tmp_path):
     source.write_text(SIGNALS)
     code, out, err = run("finance", "audit", f"{source}:reversal", files[1])
     assert code == 0, err
-    assert "No leak was found." in out
+    assert "No leak was found in future and execution; splits not checked." in out
     code, out, _ = run("finance", "audit", f"{source}:scaled", files[1])
     assert code == 1
     assert "Leaks: future." in out
@@ -527,7 +537,10 @@ def test_an_audit_of_a_split(run, files, market, tmp_path):
     assert "labels that reach into a test" in out
     code, out, err = run("finance", "audit", *files, *split[:3], days[107])
     assert code == 0, out + err
-    assert "future: not checked" in out
+    assert "No leak was found in execution and splits; future not checked." in out
+    code, out, _ = run("finance", "audit", *files)
+    assert code == 0
+    assert out.endswith("No leak was found in execution; future and splits not checked.\n")
 
 
 # ------------------------------------------------------------------------------- train and score
