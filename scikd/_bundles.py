@@ -12,7 +12,16 @@ from scikd._atomic import new_folder, room_for, try_place
 from scikd.exceptions import InvalidInputError
 from scikd.persistence import MANIFEST
 
-__all__ = ["room_for_bundle", "room_for_file"]
+__all__ = ["kind_of", "room_for_bundle", "room_for_file"]
+
+
+def kind_of(folder: str | Path) -> str | None:
+    """Return the kind of the bundle in a folder, or None if there is none that can be read."""
+    try:
+        found: str = json.loads((Path(folder) / MANIFEST).read_bytes())["kind"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found
 
 
 @contextmanager
@@ -38,17 +47,14 @@ def room_for_bundle(output: Path, kind: str, what: str, *, overwrite: bool) -> I
         If the folder around it cannot be made or written to.
     """
     if output.is_dir() and any(output.iterdir()):
-        try:
-            found = json.loads((output / MANIFEST).read_bytes())["kind"]
-        except (OSError, ValueError, TypeError, KeyError):
-            found = "other content"
+        found = kind_of(output) or "other content"
         if found != kind:
             message = f"Expected {output} to be new; it is a folder with {found}. Choose another."
             raise InvalidInputError(message)
         if not overwrite:
             message = (
                 f"There {what} in {output} already. Choose another folder, or replace what is "
-                "there: --overwrite."
+                "there: overwrite=True (in a command --overwrite)."
             )
             raise InvalidInputError(message)
     elif output.is_file():
