@@ -67,7 +67,8 @@ class BacktestOptions(MarketOptions):
     end : str or None
         Last date of scores to use.
     unknown : {"raise", "drop"}
-        What to do with scores of dates or assets without prices.
+        What to do with scores of dates or assets without prices, and of dates on which none is of a
+        member of the universe.
     trials : int
         How many configurations were tried before this one, itself included; luck grows with it.
     resamples : int

@@ -35,6 +35,8 @@ def backtest_from(
     kept = kept_assets(panel, options)
     values = _within(values, panel, options)[:, kept]
     panel = panel.select(assets=[panel.assets[n] for n in kept])
+    if options.unknown == "drop":
+        values = _of_members(values, panel)
     known = options.benchmark in BENCHMARKS
     benchmark: Any = options.benchmark if known else _returns_of(Path(options.benchmark), panel)
     with warnings.catch_warnings():  # the summary says it
@@ -67,6 +69,20 @@ def _within(scores: np.ndarray, panel: Panel, options: BacktestOptions) -> np.nd
         )
         raise InvalidInputError(message)
     return kept
+
+
+def _of_members(scores: np.ndarray, panel: Panel) -> np.ndarray:
+    """Take away the scores of dates on which none is of a member of the universe."""
+    there = np.isfinite(scores)
+    empty = there.any(axis=1) & ~(there & panel.member).any(axis=1)
+    if empty.any():
+        days = panel.dates[empty]
+        logger.warning(
+            "Left out the scores of dates on which none is of a member of the universe: %d, from "
+            "%s to %s",
+            *(len(days), days[0], days[-1]),
+        )
+    return np.where(empty[:, None], np.nan, scores)
 
 
 def _returns_of(path: Path, panel: Panel) -> np.ndarray:

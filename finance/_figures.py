@@ -166,8 +166,14 @@ def _draw_cells(axes: Any, cells: np.ndarray) -> None:
     )
     for (row, column), value in np.ndenumerate(cells):
         if math.isfinite(value):
-            text = f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7.2, color="black")
+            axes.text(
+                column, row, _cell(value), ha="center", va="center", fontsize=7.2, color="black"
+            )
+
+
+def _cell(value: float) -> str:
+    """Write a number shortly; z takes the sign off a zero."""
+    return f"{value:z.1f}" if abs(value) < 99.95 else f"{value:.0f}"
 
 
 def _rgb(colour: str) -> list[float]:

@@ -170,9 +170,11 @@ def _checked_counts(scores: np.ndarray, panel: Panel) -> np.ndarray:
         raise InvalidInputError("All scores are NaN: there is nothing to trade.")
     empty = np.flatnonzero((given > 0) & (eligible == 0))
     if len(empty):
+        n_dates = "1 date" if len(empty) == 1 else f"{len(empty)} dates"
         message = (
-            f"On {len(empty)} dates with scores none is of a member of the universe: "
-            f"{_some(panel, empty)}. Check the members, or set these scores to NaN."
+            f"There are scores, but none of a member of the universe, on {n_dates}: "
+            f"{_some(panel, empty)}. Check the members, or set these scores to NaN (in a command "
+            "--unknown drop)."
         )
         raise InvalidInputError(message)
     return eligible

@@ -123,7 +123,7 @@ def drawdown_table(analysis: Analysis) -> Table:
         ]
         for depth, start, trough, end in drawdowns(analysis.series["returns"])
     ]
-    columns = ["depth", "peak", "trough", "recovered", "days from peak to recovery"]
+    columns = ["depth", "peak", "trough", "recovered", "trading days from peak to recovery"]
     return Table(f"The {len(rows)} deepest drawdowns", columns, rows)
 
 

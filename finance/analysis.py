@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from scikd._bundles import kind_of
+from scikd.exceptions import InvalidInputError
 from scikd.persistence import load_bundle
 
 from ._orders import plan
@@ -30,12 +32,11 @@ from .experiments import (
 from .luck import Interval
 from .metrics import Metric
 from .regimes import RegimeAlignment
-from .result import BacktestResult
+from .result import ANALYSIS, KIND, BacktestResult
 from .strategy import Strategy
 
-__all__ = ["KIND", "Analysis", "analyse"]
+__all__ = ["Analysis", "analyse"]
 
-KIND = "scikd.finance.analysis"
 JUMP = 0.5  # returns of a day that are larger in size are looked at
 RECENT = 5  # without a price in as many rows at the end, an asset is gone
 NAMES_HELD = "effective_names"
@@ -142,10 +143,19 @@ class Analysis:
 
         Raises
         ------
+        InvalidInputError
+            If `BacktestResult.save` made the folder: that keeps other numbers.
         StorageError
             If it is not there, or damaged.
         """
-        bundle = load_bundle(path, kind=KIND)
+        if kind_of(path) == KIND:
+            message = (
+                f"{path} was written by BacktestResult.save, and BacktestResult.load loads it. "
+                "Analysis.load and the command report take folders of write_backtest, or of the "
+                "command backtest."
+            )
+            raise InvalidInputError(message)
+        bundle = load_bundle(path, kind=ANALYSIS)
         given = dict(bundle.parameters)
         arrays = bundle.arrays
         luck, order = given["luck"], given.pop("order")

@@ -123,10 +123,17 @@ class AuditResult:
 
     def __str__(self) -> str:
         leaks = [check.name for check in self.checks if not check.passed]
-        verdict = f"Leaks: {', '.join(leaks)}." if leaks else "No leak was found."
+        verdict = f"Leaks: {', '.join(leaks)}." if leaks else self._all_clear()
         return "\n".join(
             [*map(str, self.checks), *(f"--    {one}" for one in self.skipped), verdict]
         )
+
+    def _all_clear(self) -> str:
+        if not self.skipped:
+            return "No leak was found."
+        checked = " and ".join(check.name for check in self.checks)
+        left_out = " and ".join(one.partition(":")[0] for one in self.skipped)
+        return f"No leak was found in {checked}; {left_out} not checked."
 
 
 def audit(

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 OutputFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)
 ]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 Prices = Annotated[
     Path,
     typer.Argument(
@@ -122,16 +123,18 @@ def _score(
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV or parquet to write.")] = Path(
         "scores.csv"
     ),
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Score daily prices with a trained TIPS."""
-    from scikd._atomic import room_for  # noqa: PLC0415
+    from scikd._bundles import room_for_file  # noqa: PLC0415
 
     from ._market_options import day_of, kept_assets, read_market  # noqa: PLC0415
     from ._score_files import check_suffix, write_scores  # noqa: PLC0415
     from .tips import TIPSRanker  # noqa: PLC0415
 
     check_suffix(output)
-    with room_for(output):
+    inputs = [ranker, prices, *([options.members] if options.members else [])]
+    with room_for_file(output, inputs, overwrite=overwrite):
         first, trained = day_of(start, "start"), TIPSRanker.load(ranker)
         logger.info("Reading %s", prices)
         panel = read_market(prices, options)
@@ -206,20 +209,21 @@ def report(
     ),
     resamples: Annotated[int, typer.Option(help="Of the bootstrap of several.", min=1)] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap of several.")] = 0,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Draw a backtest again, or judge several.
 
     Of one folder its tear sheet is drawn again. Several are compared on the days that all have:
     which is best, and is that luck?
     """
-    from scikd._atomic import room_for  # noqa: PLC0415
+    from scikd._bundles import room_for_file  # noqa: PLC0415
 
     from .analysis import Analysis  # noqa: PLC0415
     from .comparison import comparison_report  # noqa: PLC0415
     from .report import tear_sheet, verdict  # noqa: PLC0415
 
     command = shlex.join(["scikd", "finance", "report", *map(str, folders)])
-    with room_for(output):
+    with room_for_file(output, folders, overwrite=overwrite):
         loaded = {str(folder): Analysis.load(folder) for folder in folders}
         if len(loaded) == 1:
             (only,) = loaded.values()

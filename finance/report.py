@@ -17,9 +17,10 @@ from ._report_tables import drawdown_table, metric_table, short_table, year_tabl
 from ._score_figures import cost_figure, decay_figure, group_figure, ic_figure
 from ._words import benchmark_name, interval, percent, points, ratio, span, told_apart
 from .analysis import Analysis, analyse
+from .experiments import FEWEST_ROWS, Luck
 from .luck import Interval
 from .metrics import break_even_cost
-from .regimes import RegimeAlignment
+from .regimes import NAMES, RegimeAlignment
 from .result import BacktestResult
 
 __all__ = ["tear_sheet", "verdict"]
@@ -93,19 +94,27 @@ def verdict(analysis: Analysis) -> str:
             f"The net Sharpe ratio is {ratio(sharpe)} over {len(analysis.dates)} days. That is too "
             "little to say how far luck may reach; there are no intervals on this page."
         )
-    beats = [
-        f"{told_apart(gap)} {benchmark_name(name)} (difference {interval(gap)})"
-        for name, gap in luck.differences.items()
-    ]
-    sure = "above zero" if luck.sharpe.low > 0 else "below zero" if luck.sharpe.high < 0 else ""
-    zero = f"It is {sure}" if sure else "It cannot be told from zero"
     edge = analysis.series["gross_returns"] - analysis.benchmarks["equal_weight"]
     ahead = break_even_cost(edge, analysis.series["turnover"])
     return (
         f"After costs the Sharpe ratio is {ratio(luck.sharpe.estimate)}, 95 % interval "
-        f"{span(luck.sharpe)}. {zero}, and is {'; '.join(beats)}.\n\n"
+        f"{span(luck.sharpe)}. It is {_beats(luck)}.\n\n"
         f"{_break_even(found['break_even_cost'].value, ahead)} {analysis.strategy.cost_bps:g} bp a "
         "side were paid."
+    )
+
+
+def _beats(luck: Luck) -> str:
+    """Say what a Sharpe ratio is told apart from; what is found alike is said once."""
+    low, high = luck.sharpe.low, luck.sharpe.high
+    zero = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+    groups = {zero: ["zero"]}
+    for name, gap in luck.differences.items():
+        bar = f"{benchmark_name(name)} (difference {interval(gap)})"
+        groups.setdefault(told_apart(gap), []).append(bar)
+    return "; ".join(
+        f"{found} {(' or ' if found.startswith('not') else ' and ').join(bars)}"
+        for found, bars in groups.items()
     )
 
 
@@ -284,9 +293,17 @@ def _regime_section(analysis: Analysis, alignment: RegimeAlignment | None) -> Se
                     "Arithmetic. Volatile or rising: the market's volatility of 20 days, or its "
                     "trend of 60, is above its median so far; so the regime was known before the "
                     "return. Several rows are looked at here; that one differs says little."
+                    + _left_out(analysis)
                 ),
             )
         )
     if alignment is not None:
         items.append(alignment.figure())
     return Section("In which market?", items) if items else None
+
+
+def _left_out(analysis: Analysis) -> str:
+    """Name the regimes that have too few days for a row."""
+    few = set(NAMES) - {regime.name for regime in analysis.regimes}
+    names = "; ".join(name for name in NAMES if name in few)
+    return f" Without a row, for less than {FEWEST_ROWS} days: {names}." if few else ""

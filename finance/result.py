@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from scikd._bundles import kind_of
 from scikd.exceptions import InvalidInputError
 from scikd.persistence import load_bundle, save_bundle
 
@@ -33,6 +34,7 @@ from .strategy import Strategy
 __all__ = ["BacktestResult", "Trades"]
 
 KIND = "scikd.finance.backtest"
+ANALYSIS = "scikd.finance.analysis"  # what write_backtest makes
 SERIES = ("equity", "gross_returns", "turnover", "costs", "fees", "n_held", "equity_of_sleeves")
 TRADES = ("rows", "assets", "units", "prices", "held")
 
@@ -368,9 +370,17 @@ class BacktestResult:
 
         Raises
         ------
+        InvalidInputError
+            If `scikd.finance.write_backtest` made the folder: that keeps other numbers.
         StorageError
             If it is not there, or damaged.
         """
+        if kind_of(path) == ANALYSIS:
+            message = (
+                f"{path} is a folder of write_backtest, which Analysis.load loads. "
+                "BacktestResult.load loads what BacktestResult.save has written."
+            )
+            raise InvalidInputError(message)
         bundle = load_bundle(path, kind=KIND)
         arrays, parameters = bundle.arrays, bundle.parameters
         dates = arrays["dates"].astype("datetime64[D]")

@@ -18,10 +18,10 @@ from scikd._bundles import room_for_bundle
 from scikd.exceptions import InvalidInputError
 from scikd.persistence import MANIFEST, save_bundle
 
-from .analysis import KIND, Analysis, analyse
+from .analysis import Analysis, analyse
 from .regimes import RegimeAlignment
 from .report import tear_sheet
-from .result import BacktestResult
+from .result import ANALYSIS, BacktestResult
 
 __all__ = ["REPORT", "room_for_backtest", "write_backtest"]
 
@@ -88,7 +88,7 @@ def write_backtest(
                 )
             ),
         }
-        return save_bundle(folder, kind=KIND, blobs=blobs, **analysis.bundle())
+        return save_bundle(folder, kind=ANALYSIS, blobs=blobs, **analysis.bundle())
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def room_for_backtest(folder: Path, *, overwrite: bool) -> Iterator[None]:
     StorageError
         If the folder around it cannot be made.
     """
-    with room_for_bundle(folder, KIND, "is a backtest", overwrite=overwrite):
+    with room_for_bundle(folder, ANALYSIS, "is a backtest", overwrite=overwrite):
         if (folder / MANIFEST).is_file():
             ours = json.loads((folder / MANIFEST).read_bytes()).get("files", {})
             theirs = sorted({item.name for item in folder.iterdir()} - {MANIFEST, *ours})

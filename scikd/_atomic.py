@@ -27,6 +27,7 @@ __all__ = [
     "storage_error",
     "sweep",
     "sync_folder",
+    "try_place",
 ]
 
 STALE_SECONDS = 3600.0  # a temporary file that nobody has written to for so long has no owner
@@ -108,6 +109,21 @@ def new_folder(folder: Path) -> Iterator[None]:
         raise
 
 
+def try_place(path: Path) -> None:
+    """See that the folder which a file or folder is to lie in lets us write.
+
+    Raises
+    ------
+    StorageError
+        If it does not.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise storage_error(error, "write", path) from error
+
+
 @contextlib.contextmanager
 def room_for(path: Path) -> Iterator[None]:
     """See that a file can be written before the long work that makes it, as `new_folder` does.
@@ -118,13 +134,10 @@ def room_for(path: Path) -> Iterator[None]:
         If its folder cannot be made or written to, or it is itself a folder.
     """
     with new_folder(path.parent):
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
+        if path.is_dir():
+            error = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             raise storage_error(error, "write", path) from error
+        try_place(path)
         yield
 
 

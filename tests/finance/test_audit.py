@@ -61,7 +61,7 @@ def test_a_honest_score_passes(market):
     assert (
         check(result, "future").finding == "no score moved in any of 6 other futures, after 6 dates"
     )
-    assert str(result).endswith("No leak was found.")
+    assert str(result).endswith("No leak was found in future and execution; splits not checked.")
     assert "splits: not checked" in str(result)
 
 

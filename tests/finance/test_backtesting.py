@@ -555,7 +555,7 @@ def test_a_day_with_an_empty_universe_is_refused_by_date():
     panel = make_panel(1)
     member = panel.member.copy()
     member[4] = False
-    with pytest.raises(InvalidInputError, match=r"On 1 dates.*2020-01-05"):
+    with pytest.raises(InvalidInputError, match="on 1 date: 2020-01-05. Check"):
         backtest(make_scores(1, panel), panel.with_members(member), Strategy(k=2))
 
 

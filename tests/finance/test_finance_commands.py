@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -306,7 +309,17 @@ def test_a_day_without_members_is_refused(run, files, market, tmp_path):
         *("-o", tmp_path / "out", *QUICK),
     )
     assert code == 2
-    assert "of a member of the universe" in err
+    dated = np.flatnonzero(np.isfinite(market.scores[:50]).any(axis=1))
+    assert f"none of a member of the universe, on {len(dated)} dates: " in err
+    assert "--unknown drop" in err
+    code, _, err = run(
+        *("finance", "backtest", *files, "--members", tmp_path / "members.csv"),
+        *("--unknown", "drop", "-o", tmp_path / "out", *QUICK),
+    )
+    assert code == 0, err
+    days = market.panel.dates[dated]
+    assert f"{len(days)}, from {days[0]} to {days[-1]}" in err
+    assert Analysis.load(tmp_path / "out").facts["first_score"] == str(market.panel.dates[50])
 
 
 def test_equal_scores_are_traded_by_name_with_a_caution(run, files, market, tmp_path):
@@ -397,6 +410,30 @@ def test_a_full_disk_leaves_the_old_backtest(run, files, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
 
 
+@pytest.mark.parametrize("command", ["backtest", "train"])
+def test_a_place_that_cannot_be_written_to_is_seen_before_the_work(
+    run, files, tmp_path, monkeypatch, command
+):
+    """Prices are not even read."""
+    pytest.importorskip("torch")
+    (tmp_path / "closed").mkdir()
+    anywhere = tempfile.TemporaryFile
+
+    def refuse(*args, **where):
+        if where.get("dir") != tmp_path / "closed":  # numba asks for other places
+            return anywhere(*args, **where)
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    inputs = files if command == "backtest" else files[1:]
+    code, out, err = run("finance", command, *inputs, "-o", tmp_path / "closed" / "out")
+    assert code == 2
+    assert "Permission denied" in err
+    assert "Check the permissions of the folder" in err
+    assert "Reading" not in out + err
+    assert list((tmp_path / "closed").iterdir()) == []
+
+
 # -------------------------------------------------------------------------------------- report
 
 
@@ -420,6 +457,23 @@ def test_a_report_is_drawn_again(run, folders, tmp_path):
         return path.read_text().partition("<footer>")[0]
 
     assert body(page) == body(folders[0] / "report.html")
+
+
+def test_a_page_replaces_a_file_only_when_asked_and_never_one_of_a_backtest(run, folders, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    code, _, err = run("finance", "report", folders[0], "-o", page)
+    assert code == 2
+    assert "--overwrite" in err
+    assert page.read_text() == "mine"
+    code, _, err = run("finance", "report", folders[0], "-o", page, "--overwrite")
+    assert code == 0, err
+    assert "Backtest" in page.read_text()
+    for inside in ("report.html", "new.html"):
+        code, _, err = run("finance", "report", *folders, "-o", folders[1] / inside, "--overwrite")
+        assert code == 2
+        assert f"would change {folders[1]}" in err
+        assert Analysis.load(folders[1]), "a folder that somebody writes into is refused"
 
 
 def test_several_are_judged_together(run, folders, tmp_path):
@@ -463,7 +517,7 @@ def test_an_audit_finds_a_planted_leak_and_exits_with_one(run, files, tmp_path):
     source.write_text(SIGNALS)
     code, out, err = run("finance", "audit", f"{source}:reversal", files[1])
     assert code == 0, err
-    assert "No leak was found." in out
+    assert "No leak was found in future and execution; splits not checked." in out
     code, out, _ = run("finance", "audit", f"{source}:scaled", files[1])
     assert code == 1
     assert "Leaks: future." in out
@@ -483,7 +537,10 @@ def test_an_audit_of_a_split(run, files, market, tmp_path):
     assert "labels that reach into a test" in out
     code, out, err = run("finance", "audit", *files, *split[:3], days[107])
     assert code == 0, out + err
-    assert "future: not checked" in out
+    assert "No leak was found in execution and splits; future not checked." in out
+    code, out, _ = run("finance", "audit", *files)
+    assert code == 0
+    assert out.endswith("No leak was found in execution; future and splits not checked.\n")
 
 
 # ------------------------------------------------------------------------------- train and score
@@ -505,6 +562,20 @@ def test_train_then_score_then_backtest(run, files, market, tmp_path):
     assert frame["date"].min() == str(days[120])
     assert f"{len(frame):,} scores lie in" in out
     assert "knows prices" not in err
+    before = {path: path.read_bytes() for path in (scored, files[1], *model.iterdir())}
+    again = ("finance", "score", model, files[1], "--start", days[120], "-o")
+    code, _, err = run(*again, scored)
+    assert code == 2
+    assert f"There is a file {scored} already" in err
+    for source in (files[1], model / "scores.csv"):
+        code, _, err = run(*again, source, "--overwrite")
+        assert code == 2
+        assert "Expected an output apart from what is read" in err
+    assert {path: path.read_bytes() for path in before} == before
+    assert set(model.iterdir()) <= set(before)
+    code, _, err = run(*again, scored, "--overwrite", "--exclude", market.panel.assets[0])
+    assert code == 0, err
+    assert market.panel.assets[0] not in set(pd.read_csv(scored)["asset"])
     seen = tmp_path / "seen.csv"
     code, _, err = run("finance", "score", model, files[1], "--start", days[100], "-o", seen)
     assert code == 0
@@ -513,7 +584,8 @@ def test_train_then_score_then_backtest(run, files, market, tmp_path):
         "finance", "backtest", scored, files[1], "--top-k", "5", "-o", tmp_path / "out", *QUICK
     )
     assert code == 0, err
-    code, _, err = run("finance", "score", model, files[1], "--start", "2090-01-01", "-o", scored)
+    late = ("--start", "2090-01-01", "-o", scored, "--overwrite")
+    code, _, err = run("finance", "score", model, files[1], *late)
     assert code == 2
     assert "nothing to score" in err
     code, _, err = run("finance", "score", model, files[1], "--start", days[120], "-o", "s.xls")

@@ -14,6 +14,7 @@ from scipy import stats
 from scikd.exceptions import InvalidInputError
 from scikd.finance import (
     Analysis,
+    BacktestResult,
     Panel,
     Strategy,
     analyse,
@@ -27,9 +28,10 @@ from scikd.finance import (
     write_backtest,
 )
 from scikd.finance._choices import warnings_of
-from scikd.finance._figures import monthly
-from scikd.finance._report_tables import drawdowns, metric_table
+from scikd.finance._figures import _cell, monthly
+from scikd.finance._report_tables import drawdown_table, drawdowns, metric_table
 from scikd.finance.experiments import by_regime, decay, group_returns, probe_luck
+from scikd.finance.luck import Interval
 from scikd.finance.report import verdict
 from scikd.report import Figure, Table
 
@@ -199,6 +201,10 @@ def test_months_and_drawdowns_by_hand():
     assert drawdowns(np.array([0.1, 0.2])) == []
 
 
+def test_drawdowns_are_counted_in_trading_days(analysis):
+    assert drawdown_table(analysis).columns[-1] == "trading days from peak to recovery"
+
+
 # ---------------------------------------------------------------------------------------- page
 
 
@@ -224,6 +230,51 @@ def test_the_page_holds_every_part(analysis, market):
     html = report.to_html()
     assert html.count("data:image/png;base64,") == 2 * len(figures)
     assert "<script" not in html
+
+
+def test_regimes_without_a_row_are_named_below():
+    """On so few days, some regime hardly occurs."""
+    market = make_panel(400, 12, seed=3)
+    result = backtest(market.scores, market.panel, Strategy(k=3))
+    analysis = analyse(result, n_resamples=10)
+    known = market_regimes(market.panel)
+    shown = [regime.name for regime in analysis.regimes]
+    few = [name for name in known.names if name not in shown]
+    assert shown
+    assert few
+    note = section(tear_sheet(analysis), "In which market?").items[0].note
+    assert note.endswith(f"Without a row, for less than 60 days: {'; '.join(few)}.")
+
+
+def test_the_verdict_says_once_what_is_found_alike(analysis):
+    def gap(low, high):
+        return Interval((low + high) / 2, low, high, 0.5)
+
+    def said(sharpe, equal, bought):
+        gaps = {"equal_weight": equal, "buy_and_hold": bought}
+        luck = analysis.luck._replace(sharpe=sharpe, differences=gaps)
+        return verdict(replace(analysis, luck=luck))
+
+    unsure, better = gap(-1.0, 1.0), gap(0.5, 1.5)
+    assert (
+        "It is not told apart from zero or equal weight (difference +0.00, 95 % interval -1.00 to "
+        "+1.00) or buy and hold (difference" in said(unsure, unsure, unsure)
+    )
+    text = said(better, better, better)
+    assert "It is above zero; better than equal weight (difference" in text
+    assert ") and buy and hold (difference" in text
+    text = said(better, better, unsure)
+    assert "It is above zero; better than equal weight (difference" in text
+    assert "; not told apart from buy and hold (difference" in text
+
+
+def test_no_zero_of_a_map_has_a_sign():
+    assert [_cell(value) for value in (-0.04, 0.04, -0.06, -120.4)] == [
+        "0.0",
+        "0.0",
+        "-0.1",
+        "-120",
+    ]
 
 
 def test_the_table_of_metrics_says_all_conventions(result, analysis):
@@ -304,6 +355,17 @@ def test_a_short_backtest_has_no_intervals():
     titles = [part.title for part in tear_sheet(analysis).sections]
     assert "Is it luck?" not in titles
     tear_sheet(analysis).to_html()
+
+
+def test_a_folder_says_what_loads_it(result, analysis, tmp_path):
+    folder = write_backtest(result, tmp_path / "out", analysis=analysis)
+    with pytest.raises(InvalidInputError, match=r"write_backtest, which Analysis\.load loads"):
+        BacktestResult.load(folder)
+    with pytest.raises(InvalidInputError, match="overwrite=True.*--overwrite"):
+        write_backtest(result, folder, analysis=analysis)
+    saved = result.save(tmp_path / "result")
+    with pytest.raises(InvalidInputError, match=r"and BacktestResult\.load loads it"):
+        Analysis.load(saved)
 
 
 def test_the_shortest_backtest_has_a_page(tmp_path):
