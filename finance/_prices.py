@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,9 @@ def _places(where: np.ndarray, place: Place) -> str:
     return f"{len(cells)} cells ({'; '.join(shown)}{more})"
 
 
-def adjust(values: dict[str, np.ndarray], adjusted: Any) -> dict[str, np.ndarray]:
+def adjust(
+    values: dict[str, np.ndarray], adjusted: Any, place: Place, assets: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Scale prices by adj_close / close, as `Panel.from_long` describes."""
     if adjusted not in ("auto", True, False):
         message = f"Expected adjusted to be 'auto', True or False; got {adjusted!r}."
@@ -81,6 +83,19 @@ def adjust(values: dict[str, np.ndarray], adjusted: Any) -> dict[str, np.ndarray
         return {name: values[name] for name in values.keys() & {"volume"}} | {"close": by}
     if adjusted is False:
         return values
+    lacking = np.isnan(by) & ~np.isnan(values["close"])
+    if lacking.any():
+        columns = np.flatnonzero(lacking.any(axis=0))
+        names = ", ".join(repr(assets[n]) for n in columns[:MOST_SHOWN])
+        more = ", ..." if len(columns) > MOST_SHOWN else ""
+        message = (
+            f"Expected an adjusted close beside each close; there is none in "
+            f"{_places(lacking, place)}, of {len(columns)} assets ({names}{more}). They would lose "
+            "their prices there, and count as not listed. Fill adj_close (with the close, where "
+            "nothing is to be adjusted), drop the column, or pass adjusted=False to keep the "
+            "prices as traded."
+        )
+        raise InvalidInputError(message)
     factor = by / values["close"]
     return {
         name: array if name == "volume" else by if name == "close" else array * factor

@@ -131,7 +131,8 @@ class Panel:
         adjusted : bool or "auto", default="auto"
             Whether to scale open, high, low and close by ``adj_close / close``. "auto" does so
             where the frame has a column of adjusted closes; True requires it; False keeps the
-            prices as traded. A frame of adjusted closes only is taken as it is.
+            prices as traded. A frame of adjusted closes only is taken as it is. Where there is a
+            close, there must be an adjusted one to scale by.
         returns : str or None, default=None
             Column of daily returns to make the close from, for series whose prices cannot be used
             (adjusted by subtraction). It becomes an index that starts at 100 where an asset has its
@@ -463,5 +464,7 @@ def _of_table(
         for field in values.keys() - {"volume"}:
             values[field] = np.where(values[field] == 0, np.nan, values[field])
     check_values(values, table.place)
-    panel = Panel(table.dates, table.assets, adjust(values, adjusted), name=name)
+    panel = Panel(
+        table.dates, table.assets, adjust(values, adjusted, table.place, table.assets), name=name
+    )
     return panel if members is None else panel.with_members(members)

@@ -225,6 +225,20 @@ def test_prices_are_scaled_by_the_adjusted_close():
         Panel.from_long(frame, adjusted="yes")
 
 
+def test_a_missing_adjusted_close_takes_no_price_away():
+    frame = long_frame(adj_close=[np.nan, np.nan, 3.0, np.nan])
+    message = (
+        r"adjusted close beside each close; there is none in 3 cells \(row 3, 'A' on 2020-01-03; "
+        r".*'B' on 2020-01-02; .*, of 2 assets \('A', 'B'\).* Fill adj_close .* adjusted=False"
+    )
+    matching = r"(?s)" + message.replace("row 3, 'A' on 2020-01-03; .*", ".*")
+    with pytest.raises(InvalidInputError, match=matching):
+        Panel.from_long(frame)
+    assert Panel.from_long(frame, adjusted=False).close.tolist() == [[3.0, 1.0], [4.0, 2.0]]
+    both = frame.assign(close=frame["adj_close"])  # a row without any price is no fault
+    np.testing.assert_array_equal(Panel.from_long(both).close, [[3.0, np.nan], [np.nan, np.nan]])
+
+
 @given(st.lists(st.floats(-0.5, 1.0), min_size=2, max_size=30), st.sampled_from([0.01, 1.0]))
 def test_an_index_made_from_returns_has_these_returns(returns, unit):
     frame = pd.DataFrame(
