@@ -422,6 +422,28 @@ def test_benchmarks_are_run_by_the_same_engine():
     assert np.isnan(given.metrics()["benchmark_sharpe_ratio"].value)
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "seen"),
+    [
+        (3000.0 * 1.001 ** np.arange(80), "half of them are beyond 3122, up or down"),
+        (1.0 + 0.001 * np.arange(80), "half of them are beyond 1.04, up or down"),
+        (np.where(np.arange(80) == 40, -1.2, 0.3), "1 are below -1, such as -1.2 on 20"),
+    ],
+)
+def test_levels_and_per_cents_are_no_returns_of_a_benchmark(benchmark, seen):
+    panel = make_panel(3, 80, 10)
+    scores = make_scores(3, panel)
+    result = backtest(scores, panel, Strategy(k=3))
+    for one in (benchmark, pd.Series(benchmark, pd.DatetimeIndex(panel.dates))):
+        with pytest.raises(InvalidInputError, match=rf"as fractions .*; {seen}.*pct_change\(\)"):
+            backtest(scores, panel, Strategy(k=3), benchmark=one)
+        with pytest.raises(InvalidInputError, match="as fractions"):
+            result.against(one[result.rows])
+    levels = pd.Series(3000.0 * 1.001 ** np.arange(80), pd.DatetimeIndex(panel.dates))
+    made = backtest(scores, panel, Strategy(k=3), benchmark=levels.pct_change())
+    np.testing.assert_allclose(made.benchmark, 0.001)
+
+
 def test_benchmarks_leave_out_members_without_a_price():
     close = np.array([[10, np.nan], [11, np.nan], [12.1, 50], [13.31, 50], [14.641, 50]])
     panel = small_panel(close, member=np.ones((5, 2), bool))
