@@ -10,7 +10,7 @@ from scikd.exceptions import InvalidInputError
 
 from ._consensus import rule_of
 from .features import last_known
-from .training import training_problems
+from .training import _training_problems
 
 if TYPE_CHECKING:
     from .tips import TIPSRanker
@@ -27,7 +27,7 @@ def check_parameters(ranker: TIPSRanker, *others: Callable[[], object]) -> None:
     Each of ``others`` raises where what it makes out of the parameters cannot be.
     """
     given = {name: getattr(ranker, name) for name in (*ALL, *OF_STUDENT, "teacher_epochs")}
-    problems = training_problems(given, "student_epochs")
+    problems = _training_problems(given, "student_epochs")
     if not ranker.teacher_epochs > 0:
         problems.append(f"teacher_epochs is {ranker.teacher_epochs!r}, expected more than 0")
     if not 0 < ranker.calibration < 1:

@@ -157,12 +157,12 @@ class RankerTraining:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, all at once."""
-        problems = training_problems(asdict(self))
+        problems = _training_problems(asdict(self))
         if problems:
             raise InvalidInputError(f"Cannot train with these options: {'; '.join(problems)}.")
 
 
-def training_problems(options: Mapping[str, Any], epochs: str = "epochs") -> list[str]:
+def _training_problems(options: Mapping[str, Any], epochs: str = "epochs") -> list[str]:
     """Return what cannot be among some options of `RankerTraining`.
 
     ``epochs`` is what the caller calls the number of epochs.
