@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import DoubtfulInputWarning, InvalidInputError
 
-__all__ = ["adjust", "check_returns", "check_values", "total_return_index"]
+__all__ = [
+    "adjust",
+    "check_returns",
+    "check_values",
+    "total_return_index",
+    "warn_of_contradictions",
+]
 
 BASE = 100.0  # of an index made from returns
 UNITS = {"percent": 0.01, "fraction": 1.0}
 MOST_SHOWN = 3
-ROUNDING = 1e-4  # of returns that are given in per cent with two decimals
+ROUNDING = 1e-4  # of returns that are given in per cent with two decimals, and of prices
 SUBTRACTED = (
     "Prices that change their sign were adjusted by subtraction and say nothing of returns: name "
     "the column of daily returns (returns=..., in a command --returns), or use prices that were "
@@ -40,6 +47,28 @@ def check_values(fields: Mapping[str, np.ndarray], place: Place) -> None:
     if faults:
         message = f"Cannot use these prices: {'; '.join(faults)}. {' '.join(advice)}"
         raise InvalidInputError(message)
+
+
+def warn_of_contradictions(fields: Mapping[str, np.ndarray], place: Place) -> None:
+    """Warn of days whose prices cannot all be right; real files have such days."""
+    low, high = (fields.get(name) for name in ("low", "high"))
+    found = {}
+    if low is not None and high is not None:
+        found["high below low"] = high < low * (1 - ROUNDING)
+    for name in fields.keys() & {"open", "close"}:
+        if low is not None:
+            found[f"{name} below low"] = fields[name] < low * (1 - ROUNDING)
+        if high is not None:
+            found[f"{name} above high"] = fields[name] > high * (1 + ROUNDING)
+    faults = [
+        f"{what} in {_places(found[what], place)}" for what in sorted(found) if found[what].any()
+    ]
+    if faults:
+        message = (
+            f"Prices contradict each other: {'; '.join(faults)}. They are kept as they are. Look "
+            "at these days in another source, or put NaN there."
+        )
+        warnings.warn(message, DoubtfulInputWarning, stacklevel=4)
 
 
 def _faults_of(field: str, values: np.ndarray) -> list[tuple[str, np.ndarray, str]]:

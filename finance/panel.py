@@ -157,6 +157,12 @@ class Panel:
             If a column is missing or ambiguous, (date, asset) repeats, dates of an asset do not
             increase, or a value cannot be used. The message names rows of the frame, assets and
             dates.
+
+        Warns
+        -----
+        DoubtfulInputWarning
+            If prices of a day contradict each other: a high below the low, an open or a close
+            outside of both.
         """
         from ._tables import long_table, price_columns  # noqa: PLC0415 - only this needs pandas
 
@@ -447,7 +453,13 @@ def _of_table(
     table: Any, adjusted: Any, returns_unit: Any, missing_zero: bool, members: Any, name: str
 ) -> Panel:
     """Check and adjust the values of a table."""
-    from ._prices import adjust, check_returns, check_values, total_return_index  # noqa: PLC0415
+    from ._prices import (  # noqa: PLC0415 - as above
+        adjust,
+        check_returns,
+        check_values,
+        total_return_index,
+        warn_of_contradictions,
+    )
 
     values = dict(table.arrays)
     returns = values.pop("returns", None)
@@ -464,6 +476,7 @@ def _of_table(
         for field in values.keys() - {"volume"}:
             values[field] = np.where(values[field] == 0, np.nan, values[field])
     check_values(values, table.place)
+    warn_of_contradictions(values, table.place)
     panel = Panel(
         table.dates, table.assets, adjust(values, adjusted, table.place, table.assets), name=name
     )
