@@ -10,6 +10,8 @@ from scikd.exceptions import InvalidInputError
 
 __all__ = ["given_returns"]
 
+IMPLAUSIBLE = 0.5  # as the typical size of a daily return
+
 
 def given_returns(
     benchmark: Any, dates: np.ndarray, rows: slice = slice(None), *, of: str = "the result"
@@ -19,7 +21,8 @@ def given_returns(
     Parameters
     ----------
     benchmark : pandas.Series or array-like of shape (n_dates,)
-        A series is laid over the dates by its index; an array has a return for each of them.
+        Daily returns as fractions. A series is laid over the dates by its index; an array has a
+        return for each of them.
     dates : numpy.ndarray of datetime64[D] and shape (n_dates,)
         All dates.
     rows : slice, default=slice(None)
@@ -47,7 +50,23 @@ def given_returns(
             f"such as {', '.join(map(str, missing[:3]))}."
         )
         raise InvalidInputError(message)
+    _refuse_levels(own, dates[rows])
     return own
+
+
+def _refuse_levels(returns: np.ndarray, dates: np.ndarray) -> None:
+    """Raise where numbers cannot be daily returns, as levels of an index or per cent cannot."""
+    lost, typical = np.flatnonzero(returns < -1.0), float(np.median(np.abs(returns)))
+    if not len(lost) and typical <= IMPLAUSIBLE:
+        return
+    seen = f"half of them are beyond {typical:.4g}, up or down"
+    if len(lost):
+        seen = f"{len(lost)} are below -1, such as {returns[lost[0]]:.4g} on {dates[lost[0]]}"
+    message = (
+        f"Expected daily returns of the benchmark as fractions (0.01 is a gain of 1 %); {seen}. Of "
+        "levels of an index make returns by levels.pct_change(), of per cents by dividing by 100."
+    )
+    raise InvalidInputError(message)
 
 
 def _by_date(series: Any, returns: np.ndarray, wanted: np.ndarray) -> np.ndarray:

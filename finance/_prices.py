@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import DoubtfulInputWarning, InvalidInputError
 
-__all__ = ["adjust", "check_returns", "check_values", "total_return_index"]
+__all__ = [
+    "adjust",
+    "check_returns",
+    "check_values",
+    "total_return_index",
+    "warn_of_contradictions",
+]
 
 BASE = 100.0  # of an index made from returns
 UNITS = {"percent": 0.01, "fraction": 1.0}
 MOST_SHOWN = 3
-ROUNDING = 1e-4  # of returns that are given in per cent with two decimals
+ROUNDING = 1e-4  # of returns that are given in per cent with two decimals, and of prices
 SUBTRACTED = (
     "Prices that change their sign were adjusted by subtraction and say nothing of returns: name "
     "the column of daily returns (returns=..., in a command --returns), or use prices that were "
@@ -42,6 +49,28 @@ def check_values(fields: Mapping[str, np.ndarray], place: Place) -> None:
         raise InvalidInputError(message)
 
 
+def warn_of_contradictions(fields: Mapping[str, np.ndarray], place: Place) -> None:
+    """Warn of days whose prices cannot all be right; real files have such days."""
+    low, high = (fields.get(name) for name in ("low", "high"))
+    found = {}
+    if low is not None and high is not None:
+        found["high below low"] = high < low * (1 - ROUNDING)
+    for name in fields.keys() & {"open", "close"}:
+        if low is not None:
+            found[f"{name} below low"] = fields[name] < low * (1 - ROUNDING)
+        if high is not None:
+            found[f"{name} above high"] = fields[name] > high * (1 + ROUNDING)
+    faults = [
+        f"{what} in {_places(found[what], place)}" for what in sorted(found) if found[what].any()
+    ]
+    if faults:
+        message = (
+            f"Prices contradict each other: {'; '.join(faults)}. They are kept as they are. Look "
+            "at these days in another source, or put NaN there."
+        )
+        warnings.warn(message, DoubtfulInputWarning, stacklevel=4)
+
+
 def _faults_of(field: str, values: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
     """Return what may be wrong, where it is, and what to do."""
     faults = [("is infinite", np.isinf(values), "Put NaN where a value is not known.")]
@@ -65,7 +94,9 @@ def _places(where: np.ndarray, place: Place) -> str:
     return f"{len(cells)} cells ({'; '.join(shown)}{more})"
 
 
-def adjust(values: dict[str, np.ndarray], adjusted: Any) -> dict[str, np.ndarray]:
+def adjust(
+    values: dict[str, np.ndarray], adjusted: Any, place: Place, assets: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Scale prices by adj_close / close, as `Panel.from_long` describes."""
     if adjusted not in ("auto", True, False):
         message = f"Expected adjusted to be 'auto', True or False; got {adjusted!r}."
@@ -81,6 +112,19 @@ def adjust(values: dict[str, np.ndarray], adjusted: Any) -> dict[str, np.ndarray
         return {name: values[name] for name in values.keys() & {"volume"}} | {"close": by}
     if adjusted is False:
         return values
+    lacking = np.isnan(by) & ~np.isnan(values["close"])
+    if lacking.any():
+        columns = np.flatnonzero(lacking.any(axis=0))
+        names = ", ".join(repr(assets[n]) for n in columns[:MOST_SHOWN])
+        more = ", ..." if len(columns) > MOST_SHOWN else ""
+        message = (
+            f"Expected an adjusted close beside each close; there is none in "
+            f"{_places(lacking, place)}, of {len(columns)} assets ({names}{more}). They would lose "
+            "their prices there, and count as not listed. Fill adj_close (with the close, where "
+            "nothing is to be adjusted), drop the column, or pass adjusted=False to keep the "
+            "prices as traded."
+        )
+        raise InvalidInputError(message)
     factor = by / values["close"]
     return {
         name: array if name == "volume" else by if name == "close" else array * factor

@@ -27,6 +27,7 @@ class BaseRanker(RegressorMixin, BaseEstimator):
     horizon: int
     convention: Any
     every: int
+    learning_rate: float
     device: str
     features_: tuple[str, ...] | None
 
@@ -65,6 +66,17 @@ class BaseRanker(RegressorMixin, BaseEstimator):
 
     def _score_by(self, model: Any, samples: DailyWindows) -> np.ndarray:
         return predict_scores(model, samples, device=self.device)
+
+    def _refuse_diverged(self, who: str, scores: np.ndarray) -> None:
+        """Raise where a network that was just trained gives no finite scores."""
+        bad = int(np.sum(~np.isfinite(scores)))
+        if bad:
+            message = (
+                f"The training of the {who} diverged: {bad} of {scores.size} scores that it gives "
+                f"are not finite. Lower learning_rate (now {self.learning_rate:g}), or look for "
+                "features that are very large."
+            )
+            raise InvalidInputError(message)
 
     def _scored(
         self, X: Any, scores_of: Callable[[Any], np.ndarray], groups: Any = None

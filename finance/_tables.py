@@ -15,6 +15,7 @@ __all__ = [
     "ALIASES",
     "Table",
     "asset_names",
+    "counted",
     "day_numbers",
     "find_column",
     "long_table",
@@ -145,10 +146,10 @@ def wide_table(frames: Mapping[str, Any]) -> Table:
         further = sorted(set(own_assets) - set(assets))
         late = own_dates[~np.isin(own_dates, dates)]
         if further or len(late):
+            found = counted({"dates": late, "assets": further}, "further ")
             message = (
-                f"Expected {field} on the dates and assets of {main}; it has "
-                f"{len(late)} further dates ({some(late)}) and {len(further)} further assets "
-                f"({some(further)}). Leave them out, or add them to {main}."
+                f"Expected {field} on the dates and assets of {main}; it has {found}. Leave them "
+                f"out, or add them to {main}."
             )
             raise InvalidInputError(message)
         wide = np.full(first.shape, np.nan)
@@ -320,4 +321,12 @@ def _refuse_unsorted(dates: np.ndarray, field: str) -> None:
 def some(items: Sequence[Any] | np.ndarray) -> str:
     """Name the first few of many."""
     shown = ", ".join(str(item) for item in items[:3])
-    return f"{shown}, ..." if len(items) > 3 else shown or "none"
+    return f"{shown}, ..." if len(items) > 3 else shown
+
+
+def counted(found: Mapping[str, Sequence[Any] | np.ndarray], of: str) -> str:
+    """Count and name what there is of each kind; what there is not is not spoken of."""
+    said = [
+        f"{len(items)} {of}{what} ({some(items)})" for what, items in found.items() if len(items)
+    ]
+    return ", and ".join([", ".join(said[:-1]), said[-1]]) if len(said) > 1 else said[0]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import DoubtfulInputWarning, InvalidInputError
 
 from .backtesting import BENCHMARKS, benchmark_returns
 from .luck import (
+    ALIKE,
     Interval,
     backtest_overfitting,
     confidence_set,
@@ -34,7 +36,7 @@ class Judgement:
     best : str
         The one with the highest net Sharpe ratio in the rows that all have in common.
     n_tried : int
-        How many there are.
+        How many there are that differ.
     first, last : str
         Dates of these rows.
     sharpe : Interval
@@ -79,7 +81,8 @@ def judge(
     results : mapping of str to BacktestResult, or sequence of BacktestResult
         All that was tried on one panel, two at least; those of a sequence are named "0", "1", ....
     n_trials : float or None, default=None
-        Number of independent ones; None takes all. More, if more was tried than is given here.
+        Number of independent ones; None takes all that differ. More, if more was tried than is
+        given here.
     n_blocks : int, default=16
         As in `scikd.finance.luck.backtest_overfitting`.
     n_resamples, seed : int
@@ -93,7 +96,12 @@ def judge(
     Raises
     ------
     InvalidInputError
-        If there are fewer than two results, or they have too few rows in common.
+        If there are fewer than two results that differ, or they have too few rows in common.
+
+    Warns
+    -----
+    DoubtfulInputWarning
+        If results have the same returns: the first of them stands for all, and is one trial.
     """
     if not isinstance(results, Mapping):
         results = {str(number): one for number, one in enumerate(results)}
@@ -120,6 +128,7 @@ def judge(
         return values[start - one.rows.start : stop - one.rows.start]
 
     returns = {name: common(one.returns, one) for name, one in results.items()}
+    returns = _distinct(returns)
     ratios = {name: np.nan_to_num(sharpe_ratio(series)) for name, series in returns.items()}
     best = max(ratios, key=lambda name: ratios[name])
     own = returns[best]
@@ -130,7 +139,7 @@ def judge(
     days = common(results[best].dates, results[best])
     return Judgement(
         best,
-        len(results),
+        len(returns),
         str(days[0]),
         str(days[-1]),
         sharpe_interval(own, **again),
@@ -140,3 +149,23 @@ def judge(
         {name: superior_ability(returns, bar, **again)["consistent"] for name, bar in bars.items()},
         confidence_set(returns, **again).included,
     )
+
+
+def _distinct(returns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return those that differ, the first of each, and warn of the others."""
+    alike: dict[bytes, list[str]] = {}
+    for name, series in returns.items():
+        alike.setdefault((np.round(series, ALIKE) + 0.0).tobytes(), []).append(name)
+    again = "; ".join(" = ".join(map(repr, names)) for names in alike.values() if len(names) > 1)
+    if len(alike) < 2:
+        message = (
+            f"Expected backtests that differ, two at least; all have the same returns: {again}."
+        )
+        raise InvalidInputError(message)
+    if again:
+        message = (
+            f"Of backtests with the same returns the first is judged, as one trial: {again}. "
+            "Leave the others out, or look whether their strategies should not differ."
+        )
+        warnings.warn(message, DoubtfulInputWarning, stacklevel=3)
+    return {names[0]: returns[names[0]] for names in alike.values()}

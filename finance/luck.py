@@ -43,6 +43,7 @@ __all__ = [
 EULER = 0.5772156649015329
 FEWEST_ROWS = 8  # that a length of blocks is chosen from
 ALIKE = 12  # decimals up to which returns that agree are the same
+ALIKE_RATIOS = 8  # and Sharpe ratios, so that equal configurations share their rank
 
 
 class Interval(NamedTuple):
@@ -294,7 +295,8 @@ class Overfitting:
     Parameters
     ----------
     probability : float
-        Share of the splits in which it is not above the median of all; 0.5 is expected of luck.
+        Share of the splits in which it is below the median of all, those in which it is the median
+        counting one half; 0.5 is expected of luck.
     logits : numpy.ndarray of shape (n_splits,)
         Of its relative rank out of sample; positive above the median.
     in_sample, out_of_sample : numpy.ndarray of shape (n_splits,)
@@ -356,7 +358,10 @@ def backtest_overfitting(returns: Any, *, n_blocks: int = 16) -> Overfitting:
     share = rank / (table.shape[1] + 1)
     logits = np.log(share / (1.0 - share))
     return Overfitting(
-        float(np.mean(logits <= 0.0)), logits, inside[splits, best], outside[splits, best]
+        float(np.mean((1.0 - np.sign(logits)) / 2.0)),
+        logits,
+        inside[splits, best],
+        outside[splits, best],
     )
 
 
@@ -370,7 +375,7 @@ def _sharpe_of_blocks(blocks: list[np.ndarray], halves: np.ndarray) -> np.ndarra
     variance = (squares - n[:, None] * mean**2) / (n[:, None] - 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (mean + centre) / np.sqrt(np.maximum(variance, 0.0)) * math.sqrt(YEAR)
-    return np.where(variance > 0.0, ratio, 0.0)
+    return np.round(np.where(variance > 0.0, ratio, 0.0), ALIKE_RATIOS)
 
 
 # -- many against one ----------------------------------------------------------------------------

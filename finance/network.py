@@ -153,6 +153,7 @@ class NetworkRanker(BaseRanker):
             name=self.network,
             progress=self.progress,
         )
+        self._refuse_diverged(f"network {self.network!r}", self._score_by(trained.model, samples))
         self.model_, self.history_ = trained.model, trained.history
         return self
 

@@ -131,7 +131,8 @@ class Panel:
         adjusted : bool or "auto", default="auto"
             Whether to scale open, high, low and close by ``adj_close / close``. "auto" does so
             where the frame has a column of adjusted closes; True requires it; False keeps the
-            prices as traded. A frame of adjusted closes only is taken as it is.
+            prices as traded. A frame of adjusted closes only is taken as it is. Where there is a
+            close, there must be an adjusted one to scale by.
         returns : str or None, default=None
             Column of daily returns to make the close from, for series whose prices cannot be used
             (adjusted by subtraction). It becomes an index that starts at 100 where an asset has its
@@ -156,6 +157,12 @@ class Panel:
             If a column is missing or ambiguous, (date, asset) repeats, dates of an asset do not
             increase, or a value cannot be used. The message names rows of the frame, assets and
             dates.
+
+        Warns
+        -----
+        DoubtfulInputWarning
+            If prices of a day contradict each other: a high below the low, an open or a close
+            outside of both.
         """
         from ._tables import long_table, price_columns  # noqa: PLC0415 - only this needs pandas
 
@@ -446,7 +453,13 @@ def _of_table(
     table: Any, adjusted: Any, returns_unit: Any, missing_zero: bool, members: Any, name: str
 ) -> Panel:
     """Check and adjust the values of a table."""
-    from ._prices import adjust, check_returns, check_values, total_return_index  # noqa: PLC0415
+    from ._prices import (  # noqa: PLC0415 - as above
+        adjust,
+        check_returns,
+        check_values,
+        total_return_index,
+        warn_of_contradictions,
+    )
 
     values = dict(table.arrays)
     returns = values.pop("returns", None)
@@ -463,5 +476,8 @@ def _of_table(
         for field in values.keys() - {"volume"}:
             values[field] = np.where(values[field] == 0, np.nan, values[field])
     check_values(values, table.place)
-    panel = Panel(table.dates, table.assets, adjust(values, adjusted), name=name)
+    warn_of_contradictions(values, table.place)
+    panel = Panel(
+        table.dates, table.assets, adjust(values, adjusted, table.place, table.assets), name=name
+    )
     return panel if members is None else panel.with_members(members)

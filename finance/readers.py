@@ -14,7 +14,7 @@ from scikd._extras import require
 from scikd.exceptions import CorruptFileError, InvalidInputError
 
 from ._members import intervals
-from ._tables import ALIASES, Table, find_column, long_table, plain_name, some, wide_table
+from ._tables import ALIASES, Table, counted, find_column, long_table, plain_name, some, wide_table
 from .panel import Panel
 
 __all__ = ["align_scores", "read_members", "read_panel", "read_scores"]
@@ -22,6 +22,7 @@ __all__ = ["align_scores", "read_members", "read_panel", "read_scores"]
 PARQUET = (".parquet", ".pq")
 TEXT = (".csv", ".csv.gz", ".csv.zip", ".csv.bz2", ".csv.xz", ".csv.zst", ".tsv", ".txt")
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "<NA>", "-")
+SEPARATORS = (";", "\t", "|", ",")
 SCORES = ("score", "scores", "signal", "prediction", "pred", "y_pred", "alpha", "value")
 
 
@@ -202,12 +203,14 @@ def _aligned(table: Table, panel: Panel, unknown: str) -> np.ndarray:
     off = table.dates[known_dates & ~np.isin(table.dates, panel.dates)]
     if unknown == "raise" and (strange or len(off)):
         late = off[off > panel.dates[-1]]
+        found = {
+            "assets are not in the panel": [table.assets[n] for n in strange],
+            f"dates are after the last price of {panel.dates[-1]}": late,
+            "dates are no dates of the panel": off[off <= panel.dates[-1]],
+        }
         message = (
-            f"These scores do not fit the prices: {len(strange)} of their assets are not in the "
-            f"panel ({some([table.assets[n] for n in strange])}), {len(late)} of their dates are "
-            f"after the last price of {panel.dates[-1]} ({some(late)}), and {len(off) - len(late)} "
-            f"others are no dates of the panel ({some(off[off <= panel.dates[-1]])}). Correct "
-            "them, or leave them out with unknown='drop' (in a command --unknown drop)."
+            f"These scores do not fit the prices: {counted(found, 'of their ')}. Correct them, or "
+            "leave them out with unknown='drop' (in a command --unknown drop)."
         )
         raise InvalidInputError(message)
     aligned = np.full((panel.n_dates, panel.n_assets), np.nan)
@@ -235,31 +238,63 @@ def _read(path: Path, is_text: Callable[[Any], bool] | None = None) -> pd.DataFr
         message = f"Expected a file that ends in {', '.join(TEXT + PARQUET)}; got {path}."
         raise InvalidInputError(message)
     try:
-        if name.endswith(PARQUET):
-            require("pyarrow", extra="parquet", feature="Reading parquet")
-            return pd.read_parquet(path)
-        separator = "\t" if name.endswith(".tsv") else ","
-        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-        text = [column for column in header if is_text and is_text(column)]
-        frame = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=dict.fromkeys(text, str),
-            keep_default_na=False,
-            na_values={column: MISSING for column in header if column not in text},
-            low_memory=False,
-        )
+        return _parsed(path, is_text)
+    except (CorruptFileError, InvalidInputError):  # said already
+        raise
     except OSError as error:
         if error.errno:
             raise storage_error(error, "read", path) from error
         raise _garbled(path, error) from error
+    except pd.errors.EmptyDataError as error:
+        raise _empty(path) from error
     except (ValueError, EOFError) as error:  # pandas' errors are ValueErrors, and so are pyarrow's
         raise _garbled(path, error) from error
+
+
+def _parsed(path: Path, is_text: Callable[[Any], bool] | None) -> pd.DataFrame:
+    if path.stat().st_size == 0:
+        raise _empty(path)
+    name = path.name.lower()
+    if name.endswith(PARQUET):
+        require("pyarrow", extra="parquet", feature="Reading parquet")
+        return pd.read_parquet(path)
+    separator = "\t" if name.endswith(".tsv") else ","
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+    _refuse_separator(path, header, separator)
+    text = [column for column in header if is_text and is_text(column)]
+    frame = pd.read_csv(
+        path,
+        sep=separator,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values={column: MISSING for column in header if column not in text},
+        low_memory=False,
+    )
     repeated = sorted(set(header[header.duplicated()]))
     if repeated:  # pandas would number them
         message = f"Expected each column of {path} once; {some(repeated)} are repeated."
         raise InvalidInputError(message)
     return frame
+
+
+def _refuse_separator(path: Path, header: pd.Series, separator: str) -> None:
+    """Raise where what should be the names of columns is one name that holds another separator."""
+    line = str(header.iloc[0])
+    found = [one for one in SEPARATORS if one != separator and one in line]
+    if len(header) > 1 or not found:
+        return
+    (own, *_) = found
+    other = "Give it a name that ends in .tsv" if own == "\t" else "Write it with commas"
+    message = (
+        f"Expected columns of {path} separated by {separator!r}; it seems to be by {own!r} (it "
+        f"begins with {line!r:.80}). {other}, or read it with pandas.read_csv(path, sep={own!r}), "
+        "with decimal=',' where that is the decimal sign, and pass the frame."
+    )
+    raise InvalidInputError(message)
+
+
+def _empty(path: Path) -> CorruptFileError:
+    return CorruptFileError(f"{path} is empty: there is no table in it. Write it again.")
 
 
 def _garbled(path: Path, error: Exception) -> CorruptFileError:

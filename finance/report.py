@@ -240,7 +240,7 @@ def _score_section(analysis: Analysis) -> Section | None:
         return None
     found = analysis.metrics
     summary = ""
-    if "rank_ic" in found:
+    if "rank_ic" in found and math.isfinite(found["rank_ic"].value):
         t = found["rank_ic_t"].value
         sure = "told from zero" if abs(t) > 1.96 else "not told from zero"
         summary = f"The mean rank IC is {found['rank_ic'].value:+.4f} (t = {t:.2f}), {sure}."

@@ -270,18 +270,21 @@ class BacktestResult:
     def _metrics_of_scores(self) -> dict[str, Metric]:
         weights_given = self.strategy.select == "weights"
         known = self._source is not None or "rank_ic" in self.__dict__
-        if weights_given or not known or not np.isfinite(self.rank_ic).any():
+        if weights_given or not known:
             return {}
         hold = self.strategy.hold
         lags = max(hold - 1, int(4 * (len(self.rank_ic) / 100) ** (2 / 9)))
         over = f"over {hold} rows from the execution on"
+        # One asset, or equal scores, rank nothing: the keys stay, so that tables of runs line up.
+        ranks = bool(np.isfinite(self.rank_ic).any())
+        means = [float(np.nanmean(one)) if ranks else np.nan for one in (self.ic, self.rank_ic)]
+        spread = icir(self.ic) if ranks else np.nan
+        t = newey_west_t(self.rank_ic, lags=lags) if ranks else np.nan
         return {
-            "ic": Metric(float(np.nanmean(self.ic)), f"Pearson, {over}, mean of rows"),
-            "rank_ic": Metric(float(np.nanmean(self.rank_ic)), f"Spearman, {over}, mean of rows"),
-            "icir": Metric(icir(self.ic), "mean / std (ddof 1) of the IC, not annualised"),
-            "rank_ic_t": Metric(
-                newey_west_t(self.rank_ic, lags=lags), f"Newey and West, {lags} lags"
-            ),
+            "ic": Metric(means[0], f"Pearson, {over}, mean of rows"),
+            "rank_ic": Metric(means[1], f"Spearman, {over}, mean of rows"),
+            "icir": Metric(spread, "mean / std (ddof 1) of the IC, not annualised"),
+            "rank_ic_t": Metric(t, f"Newey and West, {lags} lags"),
         }
 
     def _returns_of_phases(self) -> list[np.ndarray]:

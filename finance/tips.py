@@ -22,6 +22,7 @@ from ._consensus import NEEDS_CALIBRATION, calibrated_rule, combine, rule_of
 from ._ranking import BaseRanker, days_of, labels_of
 from ._tips_files import load_tips, save_tips
 from ._tips_inputs import training_samples
+from ._tips_options import check_parameters
 from .backbone import TEACHERS, Ranker, RankerSettings
 from .features import Convention, last_known
 from .panel import Panel
@@ -209,6 +210,7 @@ class TIPSRanker(BaseRanker):
         StorageError, CorruptFileError, SchemaError
             If a checkpoint cannot be written or read.
         """
+        check_parameters(self, partial(self._settings, 1), self._makers)
         samples, names = training_samples(self, X, y, groups)
         if groups is None and names is None:
             logger.warning(
@@ -218,6 +220,9 @@ class TIPSRanker(BaseRanker):
             )
         settings = self._settings(samples.windows(slice(0, 1)).shape[2])
         makers = self._makers()
+        with torch.random.fork_rng(devices=[]):
+            for make in makers.values():  # one that cannot be made says so before others train
+                make(settings)
         rule = rule_of(self.consensus)
         calibrates = self.consensus == NEEDS_CALIBRATION
         lessons, held_out = self._held_out(samples) if calibrates else (samples, None)
@@ -225,12 +230,15 @@ class TIPSRanker(BaseRanker):
         results = self._train_teachers(makers, settings, lessons, seeds[1:])
         self.teachers_ = {name: result.model for name, result in results.items()}
         self.histories_ = {name: result.history for name, result in results.items()}
+        taught = self._scores_of_teachers(samples)
+        for name, scores in zip(makers, taught, strict=True):
+            self._refuse_diverged(f"teacher {name!r}", scores)
         variances: tuple[float, ...] = ()
         if held_out is not None:
-            scores = self._scores_of_teachers(held_out)
-            rule, variances = calibrated_rule(scores, labels_of(held_out), days_of(held_out))
+            held = self._scores_of_teachers(held_out)
+            rule, variances = calibrated_rule(held, labels_of(held_out), days_of(held_out))
         self.consensus_, self.variances_ = rule, variances
-        targets = combine(rule, self._scores_of_teachers(samples), samples, samples.day_ptr)
+        targets = combine(rule, taught, samples, samples.day_ptr)
         student = _train(
             Ranker,
             settings,
@@ -241,6 +249,7 @@ class TIPSRanker(BaseRanker):
             "student",
             self.progress,
         )
+        self._refuse_diverged("student", self._score_by(student.model, samples))
         self.student_, self.histories_["student"] = student.model, student.history
         self.features_ = names
         self.known_until_ = X.dates[-1] if isinstance(X, Panel) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -157,27 +157,37 @@ class RankerTraining:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, all at once."""
-        positive = ("epochs", "batch_size", "learning_rate", "sharpness", "temperature")
-        limits = dict.fromkeys(positive, "more than 0") | dict.fromkeys(
-            ("weight_decay", "swa_epochs"), "at least 0"
-        )
-        within = {
-            "more than 0": lambda value: value > 0,
-            "at least 0": lambda value: value >= 0,
-            "0 to 1": lambda value: 0 <= value <= 1,
-        }
-        limits |= dict.fromkeys(("smoothing", "truth_weight"), "0 to 1")
-        problems = [
-            f"{name} is {getattr(self, name)!r}, expected {limit}"
-            for name, limit in limits.items()
-            if not within[limit](getattr(self, name))
-        ]
-        if self.swa_epochs > self.epochs:
-            problems.append(f"swa_epochs {self.swa_epochs} are more than epochs {self.epochs}")
-        if self.method not in get_args(RankMethod):
-            problems.append(f"method is {self.method!r}, expected 'pairwise' or 'linear'")
+        problems = _training_problems(asdict(self))
         if problems:
             raise InvalidInputError(f"Cannot train with these options: {'; '.join(problems)}.")
+
+
+def _training_problems(options: Mapping[str, Any], epochs: str = "epochs") -> list[str]:
+    """Return what cannot be among some options of `RankerTraining`.
+
+    ``epochs`` is what the caller calls the number of epochs.
+    """
+    positive = (epochs, "batch_size", "learning_rate", "sharpness", "temperature")
+    limits = dict.fromkeys(positive, "more than 0") | dict.fromkeys(
+        ("weight_decay", "swa_epochs"), "at least 0"
+    )
+    within = {
+        "more than 0": lambda value: value > 0,
+        "at least 0": lambda value: value >= 0,
+        "0 to 1": lambda value: 0 <= value <= 1,
+    }
+    limits |= dict.fromkeys(("smoothing", "truth_weight"), "0 to 1")
+    problems = [
+        f"{name} is {options[name]!r}, expected {limit}"
+        for name, limit in limits.items()
+        if name in options and not within[limit](options[name])
+    ]
+    if options.get("swa_epochs", 0) > options[epochs]:
+        averaged = options["swa_epochs"]
+        problems.append(f"swa_epochs {averaged} are more than {epochs} {options[epochs]}")
+    if options["method"] not in get_args(RankMethod):
+        problems.append(f"method is {options['method']!r}, expected 'pairwise' or 'linear'")
+    return problems
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ Each is also the builtin that a caller would think of catching::
 
     ScikdWarning              (UserWarning)
     ├── DistillationWarning                   distilling is expected to hurt, or was declined
+    ├── DoubtfulInputWarning                  what was passed can be used, but looks wrong
     ├── LookAheadWarning                      a backtest trades on what nobody could know in time
     ├── MissingPredictionsWarning             a teacher failed, and is left out there
     └── StackingWarning                       a combiner was found to overfit, and was declined
@@ -23,6 +24,7 @@ from __future__ import annotations
 __all__ = [
     "CorruptFileError",
     "DistillationWarning",
+    "DoubtfulInputWarning",
     "InvalidInputError",
     "LookAheadWarning",
     "MismatchedLabelsError",
@@ -75,6 +77,10 @@ class ScikdWarning(UserWarning):
 
 class DistillationWarning(ScikdWarning):
     """Distilling is expected to hurt, or was declined."""
+
+
+class DoubtfulInputWarning(ScikdWarning):
+    """What the caller passed can be used, but looks wrong."""
 
 
 class LookAheadWarning(ScikdWarning):

@@ -13,6 +13,7 @@ from scikd.finance import BacktestResult, Panel, Strategy, backtest, backtest_ma
 from scikd.finance.backtesting import benchmark_returns
 from scikd.finance.kernels import selection
 from scikd.finance.kernels.selection import narrow_rows, select_rows
+from scikd.finance.report import tear_sheet
 from tests.reference.finance_backtest import naive_backtest
 
 pytestmark = pytest.mark.filterwarnings("ignore::scikd.exceptions.LookAheadWarning")
@@ -422,6 +423,28 @@ def test_benchmarks_are_run_by_the_same_engine():
     assert np.isnan(given.metrics()["benchmark_sharpe_ratio"].value)
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "seen"),
+    [
+        (3000.0 * 1.001 ** np.arange(80), "half of them are beyond 3122, up or down"),
+        (1.0 + 0.001 * np.arange(80), "half of them are beyond 1.04, up or down"),
+        (np.where(np.arange(80) == 40, -1.2, 0.3), "1 are below -1, such as -1.2 on 20"),
+    ],
+)
+def test_levels_and_per_cents_are_no_returns_of_a_benchmark(benchmark, seen):
+    panel = make_panel(3, 80, 10)
+    scores = make_scores(3, panel)
+    result = backtest(scores, panel, Strategy(k=3))
+    for one in (benchmark, pd.Series(benchmark, pd.DatetimeIndex(panel.dates))):
+        with pytest.raises(InvalidInputError, match=rf"as fractions .*; {seen}.*pct_change\(\)"):
+            backtest(scores, panel, Strategy(k=3), benchmark=one)
+        with pytest.raises(InvalidInputError, match="as fractions"):
+            result.against(one[result.rows])
+    levels = pd.Series(3000.0 * 1.001 ** np.arange(80), pd.DatetimeIndex(panel.dates))
+    made = backtest(scores, panel, Strategy(k=3), benchmark=levels.pct_change())
+    np.testing.assert_allclose(made.benchmark, 0.001)
+
+
 def test_benchmarks_leave_out_members_without_a_price():
     close = np.array([[10, np.nan], [11, np.nan], [12.1, 50], [13.31, 50], [14.641, 50]])
     panel = small_panel(close, member=np.ones((5, 2), bool))
@@ -616,3 +639,15 @@ def test_other_bad_input_is_refused():
         result.against(np.zeros(30))
     with pytest.raises(InvalidInputError, match="at least one strategy"):
         backtest_many(scores, panel, [])
+
+
+def test_metrics_of_scores_that_rank_nothing_are_nan():
+    """Equal scores and a single asset have the same keys as others, so that tables line up."""
+    panel = make_panel(3, 80, 4)
+    usual = backtest(np.random.default_rng(0).random(panel.close.shape), panel, Strategy(k=2))
+    for some in (panel, panel.select(assets=panel.assets[:1])):
+        result = backtest(np.zeros(some.close.shape), some, Strategy(k=1))
+        found = result.metrics()
+        assert found.keys() == usual.metrics().keys()
+        assert np.isnan([found[key].value for key in ("ic", "rank_ic", "icir", "rank_ic_t")]).all()
+        tear_sheet(result)  # and it can be drawn

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
+from scikd.exceptions import CorruptFileError, DoubtfulInputWarning, InvalidInputError, StorageError
 from scikd.finance import Panel, align_scores, make_panel, read_members, read_panel, read_scores
 
 
@@ -135,7 +135,19 @@ def test_options_are_passed_on(tmp_path):
     [
         ("none.csv", None, StorageError, "Could not read .*none.csv: No such file"),
         ("p.json", b"{}", InvalidInputError, "ends in .csv, .*; got .*p.json"),
-        ("p.csv", b"", CorruptFileError, "cut short or garbled"),
+        ("p.csv", b"", CorruptFileError, "p.csv is empty: .* Write it again"),
+        ("p.csv", b"\n\n", CorruptFileError, "p.csv is empty"),
+        ("p.parquet", b"", CorruptFileError, "p.parquet is empty"),
+        ("p.csv.gz", gzip.compress(b""), CorruptFileError, "p.csv.gz is empty"),
+        (
+            "p.csv",
+            b"date;asset;open;close\n2020-01-02;A;1,5;2,5\n",
+            InvalidInputError,
+            r"p.csv separated by ','; it seems to be by ';' .*'date;asset;open;close'.*sep=';'",
+        ),
+        ("p.csv", b"date;A\n2020-01-02;1.5\n", InvalidInputError, "seems to be by ';'"),
+        ("p.txt", b"date\tA\n2020-01-02\t1\n", InvalidInputError, r"by '\\t' .*ends in .tsv"),
+        ("p.tsv", b"date,A\n2020-01-02,1\n", InvalidInputError, r"by ','.*sep=','"),
         ("p.csv", b"date,asset\n1,2,3,4\n1\n1,2,3,4,5,6\n", CorruptFileError, "garbled"),
         ("p.csv", b"\xff\xfe\x00", CorruptFileError, "garbled"),
         ("p.csv.gz", gzip.compress(b"date,asset\n" * 999)[:20], CorruptFileError, "garbled"),
@@ -215,12 +227,30 @@ def test_scores_of_strangers_are_counted_or_dropped(panel, scores):
     frame = strangers(panel, scores)
     message = (
         r"2 of their assets are not in the panel \(Y, Z\), 2 of their dates are after the last "
-        r"price of 2000-01-18 \(2030-01-01, 2030-01-02\), and 1 others are no dates of the panel "
-        r"\(1999-01-01\)"
+        r"price of 2000-01-18 \(2030-01-01, 2030-01-02\), and 1 of their dates are no dates of the "
+        r"panel \(1999-01-01\)"
     )
     with pytest.raises(InvalidInputError, match=message):
         align_scores(frame, panel)
     np.testing.assert_array_equal(align_scores(frame, panel, unknown="drop"), scores)
+
+
+@pytest.mark.parametrize(
+    ("asset", "day", "said"),
+    [
+        ("Z", None, r"1 of their assets are not in the panel \(Z\)"),
+        (None, "2030-01-01", r"1 of their dates are after the last price of .* \(2030-01-01\)"),
+        (None, "1999-01-01", r"1 of their dates are no dates of the panel \(1999-01-01\)"),
+    ],
+)
+def test_only_strangers_that_there_are_are_counted(panel, scores, asset, day, said):
+    wide = wide_scores(panel, scores)
+    if asset is not None:
+        wide[asset] = 1.0
+    else:
+        wide.loc[pd.Timestamp(day)] = 1.0
+    with pytest.raises(InvalidInputError, match=rf"fit the prices: {said}\. Correct them"):
+        align_scores(wide.sort_index(), panel)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +281,9 @@ def test_there_are_two_ways_to_treat_strangers(panel, scores):
 
 def test_sp500_is_adjusted_and_masked_to_its_members(scikd_data):
     folder = scikd_data("finance")
-    panel = read_panel(folder / "us_sp500_yahoo_482_2015_2020.csv.gz")
+    contradictions = "close below low in 1 cells .*'DXC' on 2018-06-01.; open above high in 2 cells"
+    with pytest.warns(DoubtfulInputWarning, match=contradictions):
+        panel = read_panel(folder / "us_sp500_yahoo_482_2015_2020.csv.gz")
     assert (panel.n_dates, panel.n_assets) == (1259, 482)
     assert list(panel.fields) == ["open", "high", "low", "close", "volume"]
     n = panel.assets.index("A")

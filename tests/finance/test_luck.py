@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import DoubtfulInputWarning, InvalidInputError
 from scikd.finance import (
     Strategy,
     backtest,
@@ -265,6 +265,22 @@ def test_all_that_was_tried_is_judged_at_once():
     later = backtest_many(luck[5:], market.panel.select(slice(5, None)), configurations)
     with pytest.raises(InvalidInputError, match="panels with the same dates"):
         judge([*able, *later])
+
+
+def test_equal_backtests_are_one_trial():
+    market = make_panel(300, 12, seed=3, signal=0.2, fields=("close",))
+    one, two, again = backtest_many(market.scores, market.panel, [Strategy(k=k) for k in (3, 6, 3)])
+    expected = judge({"a": one, "b": two}, n_resamples=50)
+    with pytest.warns(DoubtfulInputWarning, match="as one trial: 'a' = 'c'"):
+        assert judge({"a": one, "b": two, "c": again}, n_resamples=50) == expected
+    with pytest.raises(InvalidInputError, match="that differ, .* same returns: '0' = '1'"):
+        judge([one, again])
+
+
+@pytest.mark.parametrize("n_equal", [2, 3, 7])
+def test_the_best_of_equals_is_overfitted_or_not_by_even_chances(n_equal):
+    returns = np.repeat(daily(5, (160, 1)), n_equal, axis=1)
+    assert backtest_overfitting(returns, n_blocks=8).probability == 0.5
 
 
 # -- refusals ------------------------------------------------------------------------------------

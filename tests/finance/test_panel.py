@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd.exceptions import CorruptFileError, DoubtfulInputWarning, InvalidInputError
 from scikd.finance import Panel, make_panel
 from scikd.persistence import save_bundle
 
@@ -225,6 +225,45 @@ def test_prices_are_scaled_by_the_adjusted_close():
         Panel.from_long(frame, adjusted="yes")
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"high": [9, 9, 9, 1], "low": [1, 1, 1, 2]},
+            r"close above high in 1 cells \(row 3, 'A' on 2020-01-03\); high below low in 1 cells",
+        ),
+        ({"high": [9, 9, 2, 9]}, r"close above high in 1 cells \(row 2, 'A' on 2020-01-02\)"),
+        ({"low": [3, 1, 1, 1]}, r"close below low in 1 cells \(row 0, 'B' on 2020-01-02\)"),
+        ({"low": 1, "open": 0.5}, r"open below low in 4 cells \(.*; \.\.\.\)"),
+    ],
+)
+def test_prices_that_contradict_each_other_are_kept_with_a_warning(columns, message):
+    frame = long_frame(**columns)
+    with pytest.warns(DoubtfulInputWarning, match=f"contradict each other: {message}") as caught:
+        made = Panel.from_long(frame)
+    assert [one.filename for one in caught] == [__file__]
+    assert made.close.tolist() == [[3.0, 1.0], [4.0, 2.0]]
+
+
+def test_prices_that_are_rounded_do_not_contradict_each_other():
+    close = np.array([1.0, 2.0, 3.0, 4.0])
+    Panel.from_long(long_frame(high=close * (1 - 5e-5), low=[1.00005, np.nan, 3.0, 1.0]))
+
+
+def test_a_missing_adjusted_close_takes_no_price_away():
+    frame = long_frame(adj_close=[np.nan, np.nan, 3.0, np.nan])
+    message = (
+        r"adjusted close beside each close; there is none in 3 cells \(row 3, 'A' on 2020-01-03; "
+        r".*'B' on 2020-01-02; .*, of 2 assets \('A', 'B'\).* Fill adj_close .* adjusted=False"
+    )
+    matching = r"(?s)" + message.replace("row 3, 'A' on 2020-01-03; .*", ".*")
+    with pytest.raises(InvalidInputError, match=matching):
+        Panel.from_long(frame)
+    assert Panel.from_long(frame, adjusted=False).close.tolist() == [[3.0, 1.0], [4.0, 2.0]]
+    both = frame.assign(close=frame["adj_close"])  # a row without any price is no fault
+    np.testing.assert_array_equal(Panel.from_long(both).close, [[3.0, np.nan], [np.nan, np.nan]])
+
+
 @given(st.lists(st.floats(-0.5, 1.0), min_size=2, max_size=30), st.sampled_from([0.01, 1.0]))
 def test_an_index_made_from_returns_has_these_returns(returns, unit):
     frame = pd.DataFrame(
@@ -303,7 +342,7 @@ def test_a_wide_frame_with_fields_in_its_columns_is_taken_apart(swap):
         ({"close": wide_frame(assets=("A", "A"))}, "one column for each asset; close repeats A"),
         (
             {"close": wide_frame(), "open": wide_frame(assets=("A", "C"))},
-            r"0 further dates \(none\) and 1 further assets \(C\)",
+            r"assets of close; it has 1 further assets \(C\)\. Leave",
         ),
         ({"close": wide_frame() * 0}, r"close is 0 in 5 cells \('A' on 2020-01-02; "),
         ({"close": pd.concat({"x": wide_frame()}, axis=1)}, r"got \[\('x', 'A'\), \('x', 'B'\)\]"),

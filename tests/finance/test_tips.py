@@ -367,7 +367,7 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_numbers(monkeypatch, fitted,
             r"consensus to be an Aggregator or one of \['inverse_var.*'maj",
         ),
         ({"readout": "first"}, "readout is 'first', expected 'mean' or 'last'"),
-        ({"swa_epochs": 9}, "swa_epochs 9 are more than epochs 3"),
+        ({"swa_epochs": 9}, "swa_epochs 9 are more than student_epochs 3"),
         ({"sharpness": 0.0}, "sharpness is 0.0, expected more than 0"),
         ({"truth_weight": -1}, "truth_weight is -1, expected 0 to 1"),
         ({"look_back": 5}, r"windows of shape \(n_samples, 5, n_features\); got .*Set look_back=4"),
@@ -377,6 +377,69 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_numbers(monkeypatch, fitted,
 def test_bad_options_are_refused(options, message):
     with pytest.raises(InvalidInputError, match=message):
         TIPSRanker(**{**QUICK, **options}).fit(*planted())
+
+
+def untrainable(settings):
+    raise AssertionError("A teacher was made before the options were checked.")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"student_epochs": 0, "swa_epochs": 0}, "student_epochs is 0, expected more than 0"),
+        ({"teacher_epochs": 0}, "teacher_epochs is 0, expected more than 0"),
+        ({"swa_epochs": 9}, "swa_epochs 9 are more than student_epochs 3"),
+        ({"temperature": -1}, "temperature is -1, expected more than 0"),
+        ({"smoothing": 2}, "smoothing is 2, expected 0 to 1"),
+        ({"truth_weight": 5}, "truth_weight is 5, expected 0 to 1"),
+        ({"calibration": 3.0}, "calibration is 3.0, expected a share between 0 and 1"),
+        ({"every": 0}, "every is 0, expected at least 1"),
+        ({"horizon": 0}, "horizon"),
+        ({"convention": "soon"}, "convention"),
+        ({"device": "abacus"}, "abacus"),
+    ],
+)
+def test_bad_options_are_found_before_teachers_are_trained(options, message):
+    ranker = TIPSRanker(**{**QUICK, "teachers": {"own": untrainable}, **options})
+    with pytest.raises(InvalidInputError, match=message):
+        ranker.fit(*planted())
+
+
+def test_all_bad_options_are_named_at_once():
+    bad = {"temperature": -1, "dim": 7, "consensus": "majority", "n_seeds": 0, "calibration": 0}
+    with pytest.raises(InvalidInputError) as caught:
+        TIPSRanker(**{**QUICK, **bad}).fit(*planted())
+    said = str(caught.value)
+    for part in ("temperature is -1", "dim 7 is no", "'majority'", "7 and 0", "calibration is 0"):
+        assert said.count(part) == 1
+
+
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_a_training_that_diverged_is_said_to_have_done_so(who):
+    # One step, after which no loss is computed that could tell.
+    X, y, dates = planted(4)
+    quick = {**QUICK, "teacher_epochs": 1, "student_epochs": 1, "swa_epochs": 0, "batch_size": 99}
+    ranker = TIPSRanker(**quick | {"learning_rate": 1e30}, teachers=["vanilla"])
+    if who == "student":
+        ranker.set_params(teachers={"still": Still})
+    message = f"training of the {who}.* diverged: 48 of 48 .* Lower learning_rate .now 1e.30"
+    with pytest.raises(InvalidInputError, match=message):
+        ranker.fit(X, y, dates)
+
+
+class Still(Ranker):
+    """A network whose scores no training changes."""
+
+    def forward(self, windows):
+        return windows[:, -1, 0] + 0.0 * self.embed.bias.sum().clamp(-1.0, 1.0)
+
+
+def test_a_teacher_that_cannot_be_made_says_so_before_others_are_trained(tmp_path):
+    X, y, dates = planted()
+    ranker = TIPSRanker(**{**QUICK, "look_back": 1}, teachers=["past", "patch"], folder=tmp_path)
+    with pytest.raises(InvalidInputError, match="longer than look_back 1"):
+        ranker.fit(X[:, -1:], y, dates)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_data_are_refused(fitted):

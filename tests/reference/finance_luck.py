@@ -55,7 +55,7 @@ def naive_overfitting(columns, n_blocks):
         same = sum(value == outside[best] for value in outside)
         share = (below + (same + 1) / 2) / (len(columns) + 1)
         logits.append(math.log(share / (1 - share)))
-        failures += logits[-1] <= 0
+        failures += 1 if logits[-1] < 0 else 0.5 if logits[-1] == 0 else 0
     return failures / len(logits), logits
 
 
