@@ -209,6 +209,8 @@ class GET(Architecture):
         published form carry them.
     """
 
+    readout = "energy_head"
+
     def __init__(
         self,
         settings: GETSettings | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from scikd._atomic import new_folder
 from scikd._devices import choose_device
 from scikd._distributed import joined_processes
 from scikd._options import plain_options
@@ -20,19 +18,26 @@ from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
 from ._process import torch_threads
-from ._trainer import Trainer
+from ._trainer import Course, Trainer
 from ._training_data import FrameSet, as_batch, groups_of, plan_batches, split
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
 from .frames import AtomicBatch, select
 from .get import GET, GETSettings
 from .guard import training_range
-from .losses import LossOptions, fit_references, labels
+from .losses import Loss, LossOptions, fit_references, labels
 from .model import ForceField, ForceRule
 from .repulsion import ZBL
 from .storage import describe, load_force_field
 
-__all__ = ["TrainingOptions", "TrainingResult", "build_force_field", "fit"]
+__all__ = [
+    "TrainingOptions",
+    "TrainingResult",
+    "build_force_field",
+    "fit",
+    "result_of",
+    "settings_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +46,12 @@ FREE = frozenset(
     {
         "checkpoint_seconds",
         "device",
+        "labels",
         "output",
         "patience",
+        "reference",
         "resume",
+        "teachers",
         "tensorboard",
         "threads",
         "total_charge",
@@ -301,15 +309,18 @@ def fit(
         )
         if model is None and options.initial is not None and options.fit_references:
             _refit_references(force_field, frames, options)
-        settings = _settings(options, force_field, chosen, held_out)
-        trainer = Trainer(options, force_field, frames, others, settings, shown, processes)
-        folder = options.output if rank == 0 else None
-        with nullcontext() if folder is None else new_folder(folder):
-            trainer.run()
+        settings = settings_of(options, force_field, chosen, held_out)
+        course = Course(frames, others, Loss(options.loss.scaled(chosen)))
+        trainer = Trainer(options, force_field, [course], settings, shown, processes)
+        trainer.run()
+    return result_of(trainer)
+
+
+def result_of(trainer: Trainer) -> TrainingResult:
+    """Return the result of a training that has run."""
     best = trainer.best.cpu().eval()
-    path = trainer.save_best()
-    standing = trainer.standing
-    return TrainingResult(best, standing.history, standing.best_epoch, path, rank)
+    path, standing = trainer.save_best(), trainer.standing
+    return TrainingResult(best, standing.history, standing.best_epoch, path, trainer.rank)
 
 
 def build_force_field(
@@ -427,7 +438,7 @@ def _check_labels(options: LossOptions, train: AtomicBatch) -> None:
         raise InvalidInputError(message)
 
 
-def _settings(
+def settings_of(
     options: TrainingOptions, force_field: ForceField, *structures: AtomicBatch
 ) -> dict[str, Any]:
     """Return what a training must have in common with the checkpoint that it goes on from."""
