@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from .bamboo import import_bamboo
     from .calculators import EnsembleCalculator, ForceFieldCalculator
     from .dispersion import D3BJ, D3CSO
+    from .distillation import DistillationOptions, distill_ensemble
     from .dynamics import DynamicsOptions, run_dynamics
     from .electrostatics import Electrostatics
     from .evaluation import evaluate
     from .frames import AtomicBatch, from_ase, to_ase
     from .get import GET, GETSettings
+    from .liquids import LiquidsOptions, sample_liquids
     from .model import Architecture, ForceField
     from .readers import read_frames, write_frames
     from .storage import load_force_field, save_force_field
@@ -35,13 +37,16 @@ __all__ = [
     "GET",
     "Architecture",
     "AtomicBatch",
+    "DistillationOptions",
     "DynamicsOptions",
     "Electrostatics",
     "EnsembleCalculator",
     "ForceField",
     "ForceFieldCalculator",
     "GETSettings",
+    "LiquidsOptions",
     "TrainingOptions",
+    "distill_ensemble",
     "evaluate",
     "fit",
     "from_ase",
@@ -49,6 +54,7 @@ __all__ = [
     "load_force_field",
     "read_frames",
     "run_dynamics",
+    "sample_liquids",
     "save_force_field",
     "to_ase",
     "write_frames",
@@ -58,11 +64,13 @@ _HOMES = {
     "bamboo": ("import_bamboo",),
     "calculators": ("EnsembleCalculator", "ForceFieldCalculator"),
     "dispersion": ("D3BJ", "D3CSO"),
+    "distillation": ("DistillationOptions", "distill_ensemble"),
     "dynamics": ("DynamicsOptions", "run_dynamics"),
     "electrostatics": ("Electrostatics",),
     "evaluation": ("evaluate",),
     "frames": ("AtomicBatch", "from_ase", "to_ase"),
     "get": ("GET", "GETSettings"),
+    "liquids": ("LiquidsOptions", "sample_liquids"),
     "model": ("Architecture", "ForceField"),
     "readers": ("read_frames", "write_frames"),
     "storage": ("load_force_field", "save_force_field"),

@@ -71,6 +71,36 @@ def _sample(
     typer.echo(f"{len(structures)} structures lie in {output}")
 
 
+def _sample_liquids(options: Any) -> None:
+    """Run liquids with an ensemble, and keep the frames on which it disagrees.
+
+    A run that was stopped goes on when the same command is run again.
+    """
+    from .liquids import sample_liquids  # noqa: PLC0415
+
+    frames = sample_liquids(options)
+    typer.echo(f"{frames.n_structures} frames lie in {Path(options.output) / 'frames.h5'}")
+
+
+def _distill(options: Any) -> None:
+    """Distil several force fields into one, on frames of liquids.
+
+    What was stopped goes on when the same command is run again.
+    """
+    from .distillation import distill_ensemble  # noqa: PLC0415
+    from .training_report import training_report  # noqa: PLC0415
+
+    if options.output is None:
+        message = "Expected a folder for the model and the log: --output, or output in the file."
+        raise InvalidInputError(message)
+    result = distill_ensemble(options=options)
+    if result.rank == 0:
+        page = training_report(result, title="Distillation of an ensemble")
+        path = page.write_html(options.output / "report.html")
+        typer.echo(result.summary())
+        typer.echo(f"The model lies in {result.path}, its learning curves in {path}")
+
+
 @contextmanager
 def _structures_in(output: Path) -> Iterator[None]:
     """See that structures can be written to a file, before the work that makes them."""
@@ -89,6 +119,8 @@ BUILT = {
     "train": Built("scikd.md.training.TrainingOptions", _train),
     "run": Built("scikd.md.dynamics.DynamicsOptions", _run),
     "sample": Built("scikd.md.sampling.SamplingOptions", _sample),
+    "sample-liquids": Built("scikd.md.liquids.LiquidsOptions", _sample_liquids),
+    "distill": Built("scikd.md.distillation.DistillationOptions", _distill),
 }
 """Commands whose flags are the fields of a dataclass."""
 
