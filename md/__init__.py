@@ -16,8 +16,10 @@ if __name__ != "scikd.md":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .alignment import AlignmentOptions, align
     from .bamboo import import_bamboo
     from .calculators import EnsembleCalculator, ForceFieldCalculator
+    from .densities import DensityTarget, read_targets
     from .dispersion import D3BJ, D3CSO
     from .distillation import DistillationOptions, distill_ensemble
     from .dynamics import DynamicsOptions, run_dynamics
@@ -35,8 +37,10 @@ __all__ = [
     "D3BJ",
     "D3CSO",
     "GET",
+    "AlignmentOptions",
     "Architecture",
     "AtomicBatch",
+    "DensityTarget",
     "DistillationOptions",
     "DynamicsOptions",
     "Electrostatics",
@@ -46,6 +50,7 @@ __all__ = [
     "GETSettings",
     "LiquidsOptions",
     "TrainingOptions",
+    "align",
     "distill_ensemble",
     "evaluate",
     "fit",
@@ -53,6 +58,7 @@ __all__ = [
     "import_bamboo",
     "load_force_field",
     "read_frames",
+    "read_targets",
     "run_dynamics",
     "sample_liquids",
     "save_force_field",
@@ -61,8 +67,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "alignment": ("AlignmentOptions", "align"),
     "bamboo": ("import_bamboo",),
     "calculators": ("EnsembleCalculator", "ForceFieldCalculator"),
+    "densities": ("DensityTarget", "read_targets"),
     "dispersion": ("D3BJ", "D3CSO"),
     "distillation": ("DistillationOptions", "distill_ensemble"),
     "dynamics": ("DynamicsOptions", "run_dynamics"),

@@ -24,6 +24,7 @@ from scikd.labels import LabelStore, StoredLabels
 from scikd.teachers import StoredTeacher, Teacher
 
 from ._labels import SPREADS
+from ._training_data import FrameSet
 from .calculators import CalculatorTeacher, EnsembleCalculator, ForceFieldCalculator
 from .frames import AtomicBatch, to_ase
 from .losses import spreads
@@ -35,6 +36,7 @@ __all__ = [
     "consensus_of",
     "first_force_field",
     "force_variances",
+    "frame_sets",
     "hold_out_tails",
     "label_by_consensus",
     "mixtures_of",
@@ -175,6 +177,18 @@ def noise_of(batch: AtomicBatch) -> dict[str, float]:
             spread = spread if name == "forces" else spread / batch.counts
             noise[name] = math.sqrt(float((spread[~spread.isnan()] ** 2).double().mean()))
     return {name: value for name, value in noise.items() if value > 0.0}
+
+
+def frame_sets(
+    model: ForceField, *batches: AtomicBatch, dtype: torch.dtype, progress: Progress = False
+) -> tuple[FrameSet, ...]:
+    """Return structures with their pairs, where a model is; see that it knows their elements."""
+    for batch in batches:
+        model.check_elements(batch.numbers.to(model.device))
+    return tuple(
+        FrameSet(batch, model.neighbors, device=model.device, dtype=dtype, progress=progress)
+        for batch in batches
+    )
 
 
 def hold_out_tails(mixtures: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:

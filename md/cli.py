@@ -101,6 +101,20 @@ def _distill(options: Any) -> None:
         typer.echo(f"The model lies in {result.path}, its learning curves in {path}")
 
 
+def _align(options: Any) -> None:
+    """Align a force field with measured densities.
+
+    What was stopped goes on when the same command is run again.
+    """
+    from .alignment import align  # noqa: PLC0415
+    from .alignment_report import alignment_report  # noqa: PLC0415
+
+    result = align(options=options)
+    page = alignment_report(result).write_html(options.output / "report.html")
+    typer.echo(result.summary())
+    typer.echo(f"The model lies in {result.path}, a report in {page}")
+
+
 @contextmanager
 def _structures_in(output: Path) -> Iterator[None]:
     """See that structures can be written to a file, before the work that makes them."""
@@ -120,6 +134,7 @@ BUILT = {
     "run": Built("scikd.md.dynamics.DynamicsOptions", _run),
     "sample": Built("scikd.md.sampling.SamplingOptions", _sample),
     "sample-liquids": Built("scikd.md.liquids.LiquidsOptions", _sample_liquids),
+    "align": Built("scikd.md.alignment.AlignmentOptions", _align),
     "distill": Built("scikd.md.distillation.DistillationOptions", _distill),
 }
 """Commands whose flags are the fields of a dataclass."""

@@ -38,6 +38,7 @@ from ._bulk import (
     consensus_of,
     first_force_field,
     force_variances,
+    frame_sets,
     hold_out_tails,
     label_by_consensus,
     mixtures_of,
@@ -45,7 +46,7 @@ from ._bulk import (
 )
 from ._process import torch_threads
 from ._trainer import Course, Trainer
-from ._training_data import FrameSet, as_batch, groups_of, split
+from ._training_data import as_batch, groups_of, split
 from .frames import AtomicBatch, collate, select, to_ase
 from .losses import Loss, LossOptions, fit_references
 from .model import ForceField, Trained
@@ -55,6 +56,7 @@ from .training import (
     TrainingOptions,
     TrainingResult,
     build_force_field,
+    note_range,
     result_of,
     settings_of,
 )
@@ -373,11 +375,9 @@ def _prepare(
     noise = noise_of(train)
     courses = []
     for name, (chosen, validation) in structures.items():
-        for batch in (chosen, validation):
-            model.check_elements(batch.numbers.to(device))
-        frames, unseen = (
-            FrameSet(b, model.neighbors, device=device, dtype=options.dtype, progress=progress)
-            for b in (chosen, validation)
+        note_range(model, chosen)
+        frames, unseen = frame_sets(
+            model, chosen, validation, dtype=options.dtype, progress=progress
         )
         if name == REFERENCE:
             loss = Loss(options.reference_loss.scaled(chosen))

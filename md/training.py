@@ -35,6 +35,7 @@ __all__ = [
     "TrainingResult",
     "build_force_field",
     "fit",
+    "note_range",
     "result_of",
     "settings_of",
 ]
@@ -297,7 +298,7 @@ def fit(
         _check_labels(options.loss, chosen)
         force_field = model or _first_model(options, chosen)
         force_field.to(device=device, dtype=options.dtype).train()
-        _note_range(force_field, chosen)
+        note_range(force_field, chosen)
         for batch in (chosen, held_out):
             force_field.check_elements(batch.numbers.to(device))
         shown: Progress = progress if rank == 0 else False
@@ -378,7 +379,7 @@ def _refit_references(force_field: ForceField, frames: FrameSet, options: Traini
         force_field.references[number] += energy
 
 
-def _note_range(force_field: ForceField, train: AtomicBatch) -> None:
+def note_range(force_field: ForceField, train: AtomicBatch) -> None:
     """Add to the metadata how close two elements come in training, and which charges it holds.
 
     What was known stays. Of a model from before charges were noted, nobody knows which it has seen.

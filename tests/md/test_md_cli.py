@@ -58,6 +58,7 @@ SMALL = [
 
 
 COMMANDS = (
+    "align",
     "distill",
     "evaluate",
     "import-bamboo",
