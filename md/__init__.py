@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from .dispersion import D3BJ, D3CSO
     from .dynamics import DynamicsOptions, run_dynamics
     from .electrostatics import Electrostatics
+    from .estimates import Estimate
     from .evaluation import evaluate
     from .frames import AtomicBatch, from_ase, to_ase
     from .get import GET, GETSettings
     from .model import Architecture, ForceField
+    from .properties import PropertiesOptions, compute_properties
     from .readers import read_frames, write_frames
     from .storage import load_force_field, save_force_field
     from .training import TrainingOptions, fit
+    from .trajectories import Trajectory, read_trajectory
 
 __all__ = [
     "D3BJ",
@@ -38,16 +41,21 @@ __all__ = [
     "DynamicsOptions",
     "Electrostatics",
     "EnsembleCalculator",
+    "Estimate",
     "ForceField",
     "ForceFieldCalculator",
     "GETSettings",
+    "PropertiesOptions",
     "TrainingOptions",
+    "Trajectory",
+    "compute_properties",
     "evaluate",
     "fit",
     "from_ase",
     "import_bamboo",
     "load_force_field",
     "read_frames",
+    "read_trajectory",
     "run_dynamics",
     "save_force_field",
     "to_ase",
@@ -60,12 +68,15 @@ _HOMES = {
     "dispersion": ("D3BJ", "D3CSO"),
     "dynamics": ("DynamicsOptions", "run_dynamics"),
     "electrostatics": ("Electrostatics",),
+    "estimates": ("Estimate",),
     "evaluation": ("evaluate",),
     "frames": ("AtomicBatch", "from_ase", "to_ase"),
     "get": ("GET", "GETSettings"),
     "model": ("Architecture", "ForceField"),
+    "properties": ("PropertiesOptions", "compute_properties"),
     "readers": ("read_frames", "write_frames"),
     "storage": ("load_force_field", "save_force_field"),
     "training": ("TrainingOptions", "fit"),
+    "trajectories": ("Trajectory", "read_trajectory"),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
