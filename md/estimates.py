@@ -253,8 +253,10 @@ def mean_of_series(
             f"{1.1 * needed:.2g} ps would do."
         )
         raise TooShortError(message, 1.1 * needed)
-    # The integral is known as if from this many degrees of freedom.
-    widening = float(student.ppf(0.975, 2.0 / integral.relative**2)) / 1.96
+    # The integral is known as if from 2 / spread² degrees of freedom, where spread is what the fit
+    # said of its logarithm.
+    spread = math.log1p(1.96 * integral.relative) / (1.96 * WIDENING)
+    widening = float(student.ppf(0.975, 2.0 / spread**2)) / 1.96
     error = widening * math.sqrt(2.0 * integral.value / duration)
     half = len(values) // 2
     gap = abs(float(values[:half].mean() - values[half:].mean()))
