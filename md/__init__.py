@@ -24,14 +24,17 @@ if TYPE_CHECKING:
     from .distillation import DistillationOptions, distill_ensemble
     from .dynamics import DynamicsOptions, run_dynamics
     from .electrostatics import Electrostatics
+    from .estimates import Estimate
     from .evaluation import evaluate
     from .frames import AtomicBatch, from_ase, to_ase
     from .get import GET, GETSettings
     from .liquids import LiquidsOptions, sample_liquids
     from .model import Architecture, ForceField
+    from .properties import PropertiesOptions, compute_properties
     from .readers import read_frames, write_frames
     from .storage import load_force_field, save_force_field
     from .training import TrainingOptions, fit
+    from .trajectories import Trajectory, read_trajectory
 
 __all__ = [
     "D3BJ",
@@ -45,12 +48,16 @@ __all__ = [
     "DynamicsOptions",
     "Electrostatics",
     "EnsembleCalculator",
+    "Estimate",
     "ForceField",
     "ForceFieldCalculator",
     "GETSettings",
     "LiquidsOptions",
+    "PropertiesOptions",
     "TrainingOptions",
+    "Trajectory",
     "align",
+    "compute_properties",
     "distill_ensemble",
     "evaluate",
     "fit",
@@ -59,6 +66,7 @@ __all__ = [
     "load_force_field",
     "read_frames",
     "read_targets",
+    "read_trajectory",
     "run_dynamics",
     "sample_liquids",
     "save_force_field",
@@ -75,13 +83,16 @@ _HOMES = {
     "distillation": ("DistillationOptions", "distill_ensemble"),
     "dynamics": ("DynamicsOptions", "run_dynamics"),
     "electrostatics": ("Electrostatics",),
+    "estimates": ("Estimate",),
     "evaluation": ("evaluate",),
     "frames": ("AtomicBatch", "from_ase", "to_ase"),
     "get": ("GET", "GETSettings"),
     "liquids": ("LiquidsOptions", "sample_liquids"),
     "model": ("Architecture", "ForceField"),
+    "properties": ("PropertiesOptions", "compute_properties"),
     "readers": ("read_frames", "write_frames"),
     "storage": ("load_force_field", "save_force_field"),
     "training": ("TrainingOptions", "fit"),
+    "trajectories": ("Trajectory", "read_trajectory"),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

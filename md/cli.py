@@ -129,9 +129,26 @@ def _structures_in(output: Path) -> Iterator[None]:
         yield
 
 
+def _properties(options: Any) -> None:
+    """Compute density, structure, diffusion, viscosity and conductivity from a trajectory."""
+    from scikd._atomic import new_folder  # noqa: PLC0415
+
+    from .properties import compute_properties  # noqa: PLC0415
+    from .properties_report import properties_report  # noqa: PLC0415
+
+    folder = Path(options.output)
+    with new_folder(folder):
+        found = compute_properties(options)
+        numbers = found.write_json(folder / "properties.json")
+        page = properties_report(found).write_html(folder / "report.html")
+    typer.echo(found.summary())
+    typer.echo(f"The numbers lie in {numbers}, the figures in {page}")
+
+
 BUILT = {
     "train": Built("scikd.md.training.TrainingOptions", _train),
     "run": Built("scikd.md.dynamics.DynamicsOptions", _run),
+    "properties": Built("scikd.md.properties.PropertiesOptions", _properties),
     "sample": Built("scikd.md.sampling.SamplingOptions", _sample),
     "sample-liquids": Built("scikd.md.liquids.LiquidsOptions", _sample_liquids),
     "align": Built("scikd.md.alignment.AlignmentOptions", _align),

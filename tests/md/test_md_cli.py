@@ -63,6 +63,7 @@ COMMANDS = (
     "evaluate",
     "import-bamboo",
     "label",
+    "properties",
     "run",
     "sample",
     "sample-liquids",
