@@ -2,8 +2,9 @@
 
 Mean values and transport coefficients rest on one quantity: the integral of the autocorrelation of
 a series, which is its power spectrum at frequency zero. STACIE fits the spectrum there by maximum
-likelihood and chooses by cross-validation how far the fit reaches [1]_. The spectrum is even in
-time, so its logarithm is taken as a + b f².
+likelihood and chooses by cross-validation how far the fit reaches [1]_. Its logarithm is taken as
+a + b f², of a memory that ends, and as a + b f, of one with the long tail of hydrodynamics; the
+result is the mean of the two, and what they disagree about is part of its error.
 
 References
 ----------
@@ -15,6 +16,8 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
@@ -31,6 +34,9 @@ __all__ = [
 ]
 
 FEWEST_POINTS = 100  # of a series; with fewer, no cutoff leaves enough frequencies to judge a fit
+# Powers of the frequency in the logarithm of a spectrum: a smooth one is even, and in a liquid the
+# flow around a molecule, which it has set going, makes a cusp.
+SHAPES = ((0, 2), (0, 1))
 CUTOFFS = 1.0  # spacing of the cutoffs tried: half as many as STACIE would, to the same numbers
 LOWEST = 10  # frequencies that every fit includes
 STEEPEST = 0.5  # most that the logarithm of a spectrum may change over the lowest ones
@@ -168,32 +174,24 @@ def fit_spectrum(
         message = f"{what} needs a series that changes; got a constant one."
         raise InvalidInputError(message)
     stacie = require("stacie", extra="liquids", feature=what)
-    model = stacie.ExpPolyModel([0, 2])
     spectrum = stacie.compute_spectrum(
         values / scale, timestep=interval_ps, include_zero_freq=False
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of cutoffs that are then left out
-        try:
-            result = stacie.estimate_acint(spectrum, model, fcut_spacing=CUTOFFS)
-        except ValueError as error:
-            message = (
-                f"{what} could not be had from {duration:.4g} ps: no fit of the lowest frequencies "
-                f"is sound ({error}). About {4 * duration:.2g} ps would do."
-            )
-            raise TooShortError(message, 4 * duration) from error
-    amplitudes = result.props["amplitudes_model"][0]
-    slope = abs(math.log(amplitudes[LOWEST - 1] / result.acint))
-    if slope > STEEPEST or result.props["cost_zscore"] > WORST_FIT:
-        needed = duration * max(math.sqrt(slope / STEEPEST), 2.0)
-        message = (
-            f"{what} needs a longer trajectory: in {duration:.4g} ps the memory of the series has "
-            f"not ended. About {1.1 * needed:.2g} ps would do."
-        )
-        raise TooShortError(message, 1.1 * needed)
+    logs, variances = [], []
+    for degrees in SHAPES:
+        result = _fit(stacie, spectrum, degrees, what, duration)
+        logs.append(math.log(result.acint))
+        variances.append((result.acint_std / result.acint) ** 2)
+        if degrees == SHAPES[0]:
+            count = int(min(max(result.neff, LOWEST), len(spectrum.freqs)))
+    weights = 1.0 / np.asarray(variances)
+    weights /= weights.sum()
+    middle = float(weights @ logs)
+    # What the shapes disagree about is not known either.
+    spread = math.sqrt(float(weights @ (np.asarray(variances) + (np.asarray(logs) - middle) ** 2)))
     # The logarithm is what scatters evenly: the error is that of the longer, upper side.
-    spread = math.expm1(1.96 * WIDENING * result.acint_std / result.acint) / 1.96
-    estimate = Estimate(result.acint * scale**2, result.acint * spread * scale**2)
+    value = math.exp(middle) * scale**2
+    estimate = Estimate(value, value * math.expm1(1.96 * WIDENING * spread) / 1.96)
     if estimate.relative > largest_error:
         needed = duration * (estimate.relative / largest_error) ** 2
         message = (
@@ -201,7 +199,36 @@ def fit_spectrum(
             f"{largest_error:.0%} was asked for. About {1.1 * needed:.2g} ps would do."
         )
         raise TooShortError(message, 1.1 * needed)
-    return estimate, int(min(max(result.neff, LOWEST), len(spectrum.freqs)))
+    return estimate, count
+
+
+def _fit(
+    stacie: ModuleType, spectrum: Any, degrees: tuple[int, int], what: str, duration: float
+) -> Any:
+    """Return STACIE's result for one shape of the spectrum, if it is sound."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of cutoffs that are then left out
+        try:
+            result = stacie.estimate_acint(
+                spectrum, stacie.ExpPolyModel(list(degrees)), fcut_spacing=CUTOFFS
+            )
+        except ValueError as error:
+            message = (
+                f"{what} could not be had from {duration:.4g} ps: no fit of the lowest frequencies "
+                f"is sound ({error}). About {4 * duration:.2g} ps would do."
+            )
+            raise TooShortError(message, 4 * duration) from error
+    slope = abs(math.log(result.props["amplitudes_model"][0][LOWEST - 1] / result.acint))
+    # A cusp is steep where an even curve has just begun to bend.
+    steepest = STEEPEST if degrees == SHAPES[0] else 2.0 * STEEPEST
+    if slope > steepest or result.props["cost_zscore"] > WORST_FIT:
+        needed = duration * max(math.sqrt(slope / steepest), 2.0)
+        message = (
+            f"{what} needs a longer trajectory: in {duration:.4g} ps the memory of the series has "
+            f"not ended. About {1.1 * needed:.2g} ps would do."
+        )
+        raise TooShortError(message, 1.1 * needed)
+    return result
 
 
 def mean_of_series(

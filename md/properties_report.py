@@ -50,8 +50,9 @@ def properties_report(found: LiquidProperties, *, title: str = "Properties of a 
 def _finding(found: LiquidProperties) -> str:
     told = ("density", "viscosity", "conductivity")
     parts = [f"{name} {found.estimates[name]}" for name in told if name in found.estimates]
-    missing = f"{len(found.refusals)} could not be had." if found.refusals else ""
-    return f"{'; '.join(parts)}. {missing}".strip(" .").capitalize() + "." if parts else missing
+    missing = f"{len(found.refusals)} could not be had" if found.refusals else ""
+    text = "; ".join(filter(None, [*parts, missing]))
+    return text[:1].upper() + text[1:] + "." if text else ""
 
 
 def _tables(found: LiquidProperties) -> list[Item]:
@@ -167,6 +168,6 @@ def _draw_viscosity(axes: Any, found: LiquidProperties) -> None:
     value, error = viscosity.coefficient.value, viscosity.coefficient.error
     axes.axhline(value, color="black", linewidth=1.0)
     axes.axhspan(value - error, value + error, color=PALETTE[1], alpha=0.3, linewidth=0)
-    axes.set_ylim(min(0.0, float(running.min())), 2.0 * value)
+    axes.set_ylim(min(0.0, float(running.min())), 1.8 * value)
     axes.set_xlabel("time (ps)")
     axes.set_ylabel("viscosity (cP)")

@@ -32,6 +32,7 @@ BIN = 0.05  # Å
 SMOOTH = 3  # bins, over which minima are looked for
 REACH = 10.0  # Å
 BLOCKS = 10
+CLEAR = 5.0  # standard errors above 1, of a peak that is one
 SHELLS = ("SSIP", "CIP", "AGG")
 
 
@@ -153,9 +154,10 @@ def radial_distribution(
     parts = np.array([part.mean(axis=0) for part in np.array_split(curves, BLOCKS)])
     numbers = np.cumsum(counts, axis=1) / len(a)
     middle = 0.5 * (edges[1:] + edges[:-1])
-    end = _first_minimum(values)
+    errors = parts.std(axis=0, ddof=1) / math.sqrt(BLOCKS)
+    end = _first_minimum(values, errors)
     coordination = None
-    if end is not None and n_frames >= 2:
+    if end is not None:
         try:
             coordination = mean_of_series(
                 numbers[:, end], trajectory.interval_ps, what="The coordination number"
@@ -166,7 +168,7 @@ def radial_distribution(
         (first, second),
         middle,
         values,
-        parts.std(axis=0, ddof=1) / math.sqrt(BLOCKS),
+        errors,
         numbers.mean(axis=0),
         None if end is None else float(edges[end + 1]),
         coordination,
@@ -279,13 +281,16 @@ def _contacts(
         yield i[apart], j[apart], np.asarray(found.distances)[apart]
 
 
-def _first_minimum(values: np.ndarray) -> int | None:
+def _first_minimum(values: np.ndarray, errors: np.ndarray) -> int | None:
     """Return the bin of the lowest value between the first peak and the next rise, if any."""
     smooth = np.convolve(values, np.full(SMOOTH, 1.0 / SMOOTH), mode="same")
     # Runs of bins above and below 1: below (the core), above (the peak), below (what is sought).
     ends = [0, *(np.flatnonzero(np.diff(smooth > 1.0)) + 1), len(smooth)]
     runs = [(start, stop) for start, stop in itertools.pairwise(ends) if stop > start]
     if len(runs) < 4 or smooth[0] > 1.0:
+        return None
+    peak = slice(*runs[1])
+    if not (values[peak] - 1.0 > CLEAR * errors[peak]).any():
         return None
     start, stop = runs[2]
     lowest = np.flatnonzero(smooth[start:stop] <= smooth[start:stop].min() + 1e-12)

@@ -267,7 +267,7 @@ def read_trajectory(
     Returns
     -------
     Trajectory
-        Positions that were wrapped are followed from frame to frame.
+        Positions of a file that were wrapped are followed from frame to frame.
 
     Raises
     ------
@@ -295,7 +295,9 @@ def read_trajectory(
         message = f"Expected two frames or more in {path} (after equilibration); got {len(frames)}."
         raise InvalidInputError(message)
     cells = np.array([frame.cell[:] for frame in frames])
-    positions = _unwrapped(np.array([frame.positions for frame in frames]), cells)
+    positions = np.array([frame.positions for frame in frames])
+    if not facts:  # a run does not wrap, so that its frames may lie far apart
+        positions = _unwrapped(positions, cells)
     molecules = _molecules(frames[0])
     names, formal = _name_molecules(frames[0].numbers, molecules, charges or {})
     if temperature is not None:

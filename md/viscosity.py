@@ -17,7 +17,7 @@ from .trajectories import Trajectory
 __all__ = ["Viscosity", "running_integral", "viscosity_of_flow", "viscosity_of_fluctuations"]
 
 BAR_PA = 1e5
-SHOWN = 0.05  # of the length, up to which the running integral is kept
+SHOWN = 0.02  # of the length, up to which the running integral is kept
 FASTEST = 0.1  # of the kinetic energy of heat, that of a flow may be
 
 
@@ -157,7 +157,7 @@ def running_integral(series: np.ndarray, interval_ps: float) -> tuple[np.ndarray
 
     Returns
     -------
-    times, integrals : ndarray of shape (n_points // 20,)
+    times, integrals : ndarray of shape (n_points // 50,)
         Times in ps, and integrals up to them in the square of the unit of the series, times ps.
     """
     n_points = series.shape[1]

@@ -40,16 +40,16 @@ def test_the_viscosity_is_the_integral_of_the_stress():
     assert found.coefficient.unit == "cP"
     assert found.coefficient.value == pytest.approx(truth, abs=3.5 * found.coefficient.error)
     assert found.coefficient.relative < 0.25
-    # After five memories the running integral is there too.
-    assert found.running[100] == pytest.approx(truth, rel=0.3)
-    assert found.times_ps[100] == pytest.approx(1.0)
+    # After four memories the running integral is there too.
+    assert found.running[79] == pytest.approx(truth, rel=0.3)
+    assert found.times_ps[79] == pytest.approx(0.79)
 
 
 def test_the_running_integral_is_the_sum_of_products():
-    series = np.random.default_rng(1).normal(size=(2, 200))
+    series = np.random.default_rng(1).normal(size=(2, 500))
     times, found = running_integral(series, 0.5)
     centred = series - series.mean(axis=1, keepdims=True)
-    products = [(centred[:, : 200 - lag] * centred[:, lag:]).mean() for lag in range(10)]
+    products = [(centred[:, : 500 - lag] * centred[:, lag:]).mean() for lag in range(10)]
     expected = [0.5 * (sum(products[:k]) + sum(products[1 : k + 1])) * 0.5 for k in range(10)]
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(times, np.arange(10) * 0.5)
