@@ -16,60 +16,87 @@ if __name__ != "scikd.md":
     raise ImportError(message, name=__name__)
 
 if TYPE_CHECKING:
+    from .alignment import AlignmentOptions, align
     from .bamboo import import_bamboo
     from .calculators import EnsembleCalculator, ForceFieldCalculator
+    from .densities import DensityTarget, read_targets
     from .dispersion import D3BJ, D3CSO
+    from .distillation import DistillationOptions, distill_ensemble
     from .dynamics import DynamicsOptions, run_dynamics
     from .electrostatics import Electrostatics
     from .equivariant import Equivariant, EquivariantSettings
+    from .estimates import Estimate
     from .evaluation import evaluate
     from .frames import AtomicBatch, from_ase, to_ase
     from .get import GET, GETSettings
+    from .liquids import LiquidsOptions, sample_liquids
     from .model import Architecture, ForceField
+    from .properties import PropertiesOptions, compute_properties
     from .readers import read_frames, write_frames
     from .storage import load_force_field, save_force_field
     from .training import TrainingOptions, fit
+    from .trajectories import Trajectory, read_trajectory
 
 __all__ = [
     "D3BJ",
     "D3CSO",
     "GET",
+    "AlignmentOptions",
     "Architecture",
     "AtomicBatch",
+    "DensityTarget",
+    "DistillationOptions",
     "DynamicsOptions",
     "Electrostatics",
     "EnsembleCalculator",
     "Equivariant",
     "EquivariantSettings",
+    "Estimate",
     "ForceField",
     "ForceFieldCalculator",
     "GETSettings",
+    "LiquidsOptions",
+    "PropertiesOptions",
     "TrainingOptions",
+    "Trajectory",
+    "align",
+    "compute_properties",
+    "distill_ensemble",
     "evaluate",
     "fit",
     "from_ase",
     "import_bamboo",
     "load_force_field",
     "read_frames",
+    "read_targets",
+    "read_trajectory",
     "run_dynamics",
+    "sample_liquids",
     "save_force_field",
     "to_ase",
     "write_frames",
 ]
 
 _HOMES = {
+    "alignment": ("AlignmentOptions", "align"),
     "bamboo": ("import_bamboo",),
     "calculators": ("EnsembleCalculator", "ForceFieldCalculator"),
+    "densities": ("DensityTarget", "read_targets"),
     "dispersion": ("D3BJ", "D3CSO"),
+    "distillation": ("DistillationOptions", "distill_ensemble"),
     "dynamics": ("DynamicsOptions", "run_dynamics"),
     "electrostatics": ("Electrostatics",),
     "equivariant": ("Equivariant", "EquivariantSettings"),
+    "estimates": ("Estimate",),
     "evaluation": ("evaluate",),
     "frames": ("AtomicBatch", "from_ase", "to_ase"),
     "get": ("GET", "GETSettings"),
+    "liquids": ("LiquidsOptions", "sample_liquids"),
     "model": ("Architecture", "ForceField"),
+    "properties": ("PropertiesOptions", "compute_properties"),
     "readers": ("read_frames", "write_frames"),
     "storage": ("load_force_field", "save_force_field"),
     "training": ("TrainingOptions", "fit"),
+    "trajectories": ("Trajectory", "read_trajectory"),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

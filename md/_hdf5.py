@@ -30,6 +30,9 @@ UNITS = {
     "stress": "eV/Å^3",
     "charges": "e",
     "dipole": "e*Å",
+    "energy_std": "eV",
+    "forces_std": "eV/Å",
+    "stress_std": "eV/Å^3",
 }
 
 

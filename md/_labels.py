@@ -18,6 +18,7 @@ __all__ = [
     "LABELS",
     "PER_ATOM",
     "QUANTITIES",
+    "SPREADS",
     "group_of",
     "labels_of",
     "molecules_of",
@@ -25,7 +26,7 @@ __all__ = [
     "total_charge_of",
 ]
 
-PER_ATOM = ("positions", "numbers", "molecules", "forces", "charges")
+PER_ATOM = ("positions", "numbers", "molecules", "forces", "charges", "forces_std")
 QUANTITIES = {
     quantity.name: quantity
     for quantity in (
@@ -36,7 +37,9 @@ QUANTITIES = {
         Quantity("dipole", "e·Å", (3,)),
     )
 }
+SPREADS = tuple(f"{name}_std" for name in ("energy", "forces", "stress"))
 LABELS = {name: quantity.shape or () for name, quantity in QUANTITIES.items()}
+LABELS |= {name: LABELS[name.removesuffix("_std")] for name in SPREADS}
 MOLECULE_ARRAYS = ("molecules", "molID", "mol_id")
 CHARGE_ENTRIES = ("total_charge", "charge")
 

@@ -24,9 +24,11 @@ from ._integrators import (
     temperature_of,
 )
 from ._process import StopRequest
+from ._recording import header_line, measure
 from ._start import draw_velocities, load_or_pack, move_mass_to_hydrogen, relax
 from ._trajectory import Recorder, Snapshot, write_frame
 from ._watch import Watch, is_blow_up
+from .perturbation import CosineAcceleration
 
 if TYPE_CHECKING:
     from .dynamics import DynamicsOptions
@@ -49,6 +51,8 @@ class Run:
     def __init__(
         self, options: DynamicsOptions, recorder: Recorder, calculator: Calculator
     ) -> None:
+        if options.acceleration:
+            calculator = CosineAcceleration(calculator, options.acceleration)
         self.options, self.recorder, self.calculator = options, recorder, calculator
         self.settings = self._settings()
         self.rng = np.random.default_rng(options.seed)
@@ -91,7 +95,7 @@ class Run:
             moves = max(math.ceil(options.n_equilibration / RAMP_STEPS), 1)
             self.growth = (self.reference / density) ** (1.0 / (3.0 * moves))
         self._enter_stage()
-        self.recorder.open()
+        self.recorder.open(header=self._header())
         logger.info(
             "equilibrating for %s, then %s of %s dynamics in steps of %g fs",
             options.equilibration,
@@ -143,11 +147,24 @@ class Run:
         for name, value in state["integrator"].items():
             setattr(self.integrator, name, value)
         self.rng.bit_generator.state = state["rng"]
-        self.recorder.open(lengths)
+        self.recorder.open(lengths, header=self._header())
         logger.info("going on with %s at step %d", self.recorder.folder, self.step)
+
+    def _header(self) -> str:
+        """Return the first line of the pressures, empty if there are none to record."""
+        every = self.options.pressure_interval
+        if not every or not self.atoms.pbc.all():
+            return ""
+        # Those of the equilibration are left out, and so is the step that a run begins with.
+        done = max(self.step, self.options.n_equilibration - 1)
+        first = (done // every + 1) * every
+        in_ps = self.options.timestep / PICOSECOND
+        return header_line(every * in_ps, (first - self.options.n_equilibration) * in_ps)
 
     def _check_settings(self, before: dict[str, Any]) -> None:
         now = self.settings
+        # A run from before these options began: its pressures are recorded from here on.
+        before = {"acceleration": 0.0, "pressure_interval": now["pressure_interval"], **before}
         changed = [
             f"{name} was {before.get(name)!r}, now {value!r}"
             for name, value in now.items()
@@ -245,11 +262,14 @@ class Run:
 
     def _steps(self, watch: Watch, last: int) -> Iterator[int]:
         options = self.options
+        recording = options.pressure_interval > 0 and self.atoms.pbc.all()
         reported, since = clock.perf_counter(), self.step
         while self.step < last:
             self._one_step(watch)
             if self.step % options.log_interval == 0:
                 self._log()
+            if recording and not self.equilibrating and self.step % options.pressure_interval == 0:
+                self.recorder.add_pressures(measure(self.atoms))
             if self.step % options.trajectory_interval == 0:
                 self.recorder.add_frame(self.atoms, self.time)
             if self.step % options.checkpoint_interval == 0 or self.step == last:

@@ -20,7 +20,7 @@ from .neighbors import Neighbors, Pairs
 __all__ = ["FrameSet", "as_batch", "groups_of", "plan_batches", "split"]
 
 AT_ONCE = 64  # structures in one search for pairs, and between two steps of its progress bar
-SHUFFLE, SPLIT = 1, 2  # streams of random numbers of one seed
+SHUFFLE, SPLIT, MIX = 1, 2, 3  # streams of random numbers of one seed
 
 
 class FrameSet:
@@ -195,6 +195,7 @@ def plan_batches(
     shuffle: tuple[int, int] | None = None,
     processes: int = 1,
     sort: bool = True,
+    groups: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Divide structures into batches.
 
@@ -213,6 +214,8 @@ def plan_batches(
     sort : bool, default=True
         Whether the largest structures come first in each batch, so that processes that deal them
         out have about as much to do.
+    groups : ndarray of shape (n_structures,) or None, default=None
+        Batches that shall hold structures of one group only; None does not ask.
 
     Returns
     -------
@@ -222,8 +225,15 @@ def plan_batches(
     order = np.arange(len(counts))
     if shuffle is not None:
         order = np.random.default_rng([shuffle[0], SHUFFLE, shuffle[1]]).permutation(len(counts))
-    batches = list(_cut(order, counts, batch_size, max_atoms))
-    if len(batches) > 1 and len(batches[-1]) < processes:
+    if groups is None:
+        batches = list(_cut(order, counts, batch_size, max_atoms))
+    else:
+        alike = [order[groups[order] == group] for group in np.unique(groups)]
+        batches = [b for part in alike for b in _cut(part, counts, batch_size, max_atoms)]
+        if shuffle is not None:
+            mixed = np.random.default_rng([shuffle[0], MIX, shuffle[1]]).permutation(len(batches))
+            batches = [batches[number] for number in mixed]
+    if groups is None and len(batches) > 1 and len(batches[-1]) < processes:
         rest = batches.pop()
         batches[-1] = np.concatenate([batches[-1], rest])
     if not sort:

@@ -27,8 +27,10 @@ ERRORS = {
     "charges": ("charges_me", 1e3),
     "dipole": ("dipole_me_A", 1e3),
     "qeq": ("qeq_meV_per_A", 1e3),
+    "pressure": ("pressure_meV_per_atom", 1e3),
+    "shear": ("shear_meV_per_atom", 1e3),
 }
-UNITS = ("meV/atom", "meV/Å", "meV/atom", "me", "me·Å", "meV/Å")
+UNITS = ("meV/atom", "meV/Å", "meV/atom", "me", "me·Å", "meV/Å", "meV/atom", "meV/atom")
 
 
 class TrainingLog:

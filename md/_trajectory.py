@@ -1,8 +1,8 @@
 """What a run of dynamics writes: a log, frames, and checkpoints, so that a kill loses little.
 
-The log (CSV) and the frames (extended XYZ) only grow, and a checkpoint knows how long they were
-when it was made. To resume is to cut both there, so that a run that was killed ends with the same
-files, byte for byte, as one that was not; a torn last line does no harm.
+The log (CSV), the frames (extended XYZ) and the pressures (binary) only grow, and a checkpoint
+knows how long they were when it was made. To resume is to cut them there, so that a run that was
+killed ends with the same files, byte for byte, as one that was not; a torn last line does no harm.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from ase.io import write
 from scikd._atomic import atomic_write_bytes, storage_error
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.persistence import load_bundle, save_bundle
+
+from ._recording import RECORD, encode_row
 
 try:
     import fcntl
@@ -177,8 +179,10 @@ class Recorder:
             )
             raise InvalidInputError(message)
 
-    def open(self, lengths: Mapping[str, int] | None = None) -> None:
+    def open(self, lengths: Mapping[str, int] | None = None, *, header: str = "") -> None:
         """Open the files: anew, or cut to the lengths that a checkpoint noted.
+
+        ``header`` is the first line of the pressures; without one they are not recorded.
 
         Raises
         ------
@@ -187,7 +191,7 @@ class Recorder:
         StorageError
             If a file cannot be opened.
         """
-        for name in (LOG, FRAMES):
+        for name in (LOG, FRAMES, *([RECORD] if header else [])):
             path, length = self.folder / name, (lengths or {}).get(name, 0)
             size = path.stat().st_size if path.exists() else 0
             if size < length:
@@ -204,6 +208,8 @@ class Recorder:
             self._files[name] = file
         if not lengths:
             self._append(LOG, ",".join(COLUMNS) + "\n")
+        if header and not (lengths or {}).get(RECORD):
+            self._append(RECORD, header)
 
     def add_row(self, row: Sequence[float]) -> None:
         """Append one row to the log.
@@ -214,6 +220,16 @@ class Recorder:
             If the disk is full, ...; the last checkpoint stays good.
         """
         self._append(LOG, ",".join(f"{value:.12g}" for value in row) + "\n")
+
+    def add_pressures(self, row: Sequence[float]) -> None:
+        """Append one row to the pressures.
+
+        Raises
+        ------
+        StorageError
+            As `add_row` does.
+        """
+        self._append(RECORD, encode_row(row))
 
     def add_frame(self, atoms: Atoms, time: float) -> None:
         """Append positions, not wrapped into the cell, to the trajectory; the time is in ps.
@@ -230,8 +246,8 @@ class Recorder:
             frame.set_array("molecules", atoms.arrays["molecules"])
         self._append(FRAMES, _as_text(frame))
 
-    def _append(self, name: str, text: str) -> None:
-        content = memoryview(text.encode())
+    def _append(self, name: str, text: str | bytes) -> None:
+        content = memoryview(text.encode() if isinstance(text, str) else text)
         try:
             while content:  # a disk that is nearly full takes a part
                 content = content[self._files[name].write(content) :]

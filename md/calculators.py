@@ -377,6 +377,21 @@ class EnsembleCalculator(_ChargedCalculator):
             name: _member(model, {**settings, "guard": self.guard}) for name, model in named.items()
         }
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Digest of the members, their weights and rules; None if one does not know its own."""
+        members: list[Any] = list(self._members.values())
+        rules = ""
+        if self._given is not None:
+            members = list(self._given.teachers)
+            about = {name: repr(rule) for name, rule in self._given.rules.items()}
+            rules = fingerprint_inputs([self._given.weights, about])
+        try:
+            digests = [member.fingerprint for member in members]
+        except (AttributeError, InvalidInputError):
+            return None
+        return fingerprint_inputs([digests, rules])
+
     def ensemble(self, atoms: Atoms) -> TeacherEnsemble:
         """Return the ensemble that answers for a structure: with stress, or with a dipole."""
         if self._given is not None:

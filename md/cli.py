@@ -87,6 +87,50 @@ def _export(
     typer.echo(f"The input lies in {folder}; run it with: python {folder / 'run.py'}")
 
 
+def _sample_liquids(options: Any) -> None:
+    """Run liquids with an ensemble, and keep the frames on which it disagrees.
+
+    A run that was stopped goes on when the same command is run again.
+    """
+    from .liquids import sample_liquids  # noqa: PLC0415
+
+    frames = sample_liquids(options)
+    typer.echo(f"{frames.n_structures} frames lie in {Path(options.output) / 'frames.h5'}")
+
+
+def _distill(options: Any) -> None:
+    """Distil several force fields into one, on frames of liquids.
+
+    What was stopped goes on when the same command is run again.
+    """
+    from .distillation import distill_ensemble  # noqa: PLC0415
+    from .training_report import training_report  # noqa: PLC0415
+
+    if options.output is None:
+        message = "Expected a folder for the model and the log: --output, or output in the file."
+        raise InvalidInputError(message)
+    result = distill_ensemble(options=options)
+    if result.rank == 0:
+        page = training_report(result, title="Distillation of an ensemble")
+        path = page.write_html(options.output / "report.html")
+        typer.echo(result.summary())
+        typer.echo(f"The model lies in {result.path}, its learning curves in {path}")
+
+
+def _align(options: Any) -> None:
+    """Align a force field with measured densities.
+
+    What was stopped goes on when the same command is run again.
+    """
+    from .alignment import align  # noqa: PLC0415
+    from .alignment_report import alignment_report  # noqa: PLC0415
+
+    result = align(options=options)
+    page = alignment_report(result).write_html(options.output / "report.html")
+    typer.echo(result.summary())
+    typer.echo(f"The model lies in {result.path}, a report in {page}")
+
+
 @contextmanager
 def _structures_in(output: Path) -> Iterator[None]:
     """See that structures can be written to a file, before the work that makes them."""
@@ -101,11 +145,31 @@ def _structures_in(output: Path) -> Iterator[None]:
         yield
 
 
+def _properties(options: Any) -> None:
+    """Compute density, structure, diffusion, viscosity and conductivity from a trajectory."""
+    from scikd._atomic import new_folder  # noqa: PLC0415
+
+    from .properties import compute_properties  # noqa: PLC0415
+    from .properties_report import properties_report  # noqa: PLC0415
+
+    folder = Path(options.output)
+    with new_folder(folder):
+        found = compute_properties(options)
+        numbers = found.write_json(folder / "properties.json")
+        page = properties_report(found).write_html(folder / "report.html")
+    typer.echo(found.summary())
+    typer.echo(f"The numbers lie in {numbers}, the figures in {page}")
+
+
 BUILT = {
     "train": Built("scikd.md.training.TrainingOptions", _train),
     "run": Built("scikd.md.dynamics.DynamicsOptions", _run),
     "export": Built("scikd.md.lammps.LammpsOptions", _export),
+    "properties": Built("scikd.md.properties.PropertiesOptions", _properties),
     "sample": Built("scikd.md.sampling.SamplingOptions", _sample),
+    "sample-liquids": Built("scikd.md.liquids.LiquidsOptions", _sample_liquids),
+    "align": Built("scikd.md.alignment.AlignmentOptions", _align),
+    "distill": Built("scikd.md.distillation.DistillationOptions", _distill),
 }
 """Commands whose flags are the fields of a dataclass."""
 

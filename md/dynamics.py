@@ -33,7 +33,17 @@ Ensemble = Literal["nve", "nvt", "npt"]
 FEMTOSECONDS = {"fs": 1.0, "ps": PICOSECOND, "ns": 1e3 * PICOSECOND}
 FIGURE = "dynamics.png"
 POSITIVE = frozenset(
-    {"n_atoms", "temperature", "timestep", "compressibility", "max_force", "max_displacement"}
+    {
+        "n_atoms",
+        "temperature",
+        "timestep",
+        "compressibility",
+        "max_force",
+        "max_displacement",
+        "log_interval",
+        "trajectory_interval",
+        "checkpoint_interval",
+    }
 )
 AVERAGED = ("temperature_K", "density_g_cm3", "pressure_bar", "potential_eV")
 
@@ -89,6 +99,12 @@ class DynamicsOptions:
         Steps between two frames.
     checkpoint_interval : int
         Steps between two checkpoints.
+    pressure_interval : int
+        Steps between two records of the pressure tensor, which the viscosity needs every few fs; 0
+        for none.
+    acceleration : float
+        Amplitude in Å/ps² of a cosine along z that drives a flow along x, for the viscosity; 0 for
+        none.
     engine : {"auto", "torch", "numba"}
         What computes forces.
     device : str
@@ -129,6 +145,8 @@ class DynamicsOptions:
     log_interval: int = 20
     trajectory_interval: int = 200
     checkpoint_interval: int = 1000
+    pressure_interval: int = 5
+    acceleration: float = 0.0
     engine: Literal["auto", "torch", "numba"] = "auto"
     device: str = "auto"
     dtype: str = "auto"
@@ -141,7 +159,7 @@ class DynamicsOptions:
 
     def __post_init__(self) -> None:
         names = [field.name for field in fields(self)]
-        numbers = [n for n in names if n.endswith(("_time", "_interval")) or n in POSITIVE]
+        numbers = [n for n in names if n.endswith("_time") or n in POSITIVE]
         problems = [
             f"{name} > 0, got {value!r}"
             for name in numbers
@@ -152,9 +170,11 @@ class DynamicsOptions:
         problems += [f"{name} > 0 or None, got {v!r}" for name, v in given.items() if not v > 0]
         if self.ensemble not in ("nve", "nvt", "npt"):
             problems.append(f"ensemble 'nve', 'nvt' or 'npt', got {self.ensemble!r}")
-        for name in ("minimise_steps", "seed"):
+        for name in ("minimise_steps", "seed", "pressure_interval", "acceleration"):
             if (value := getattr(self, name)) < 0:
                 problems.append(f"{name} >= 0, got {value!r}")
+        if self.acceleration and self.ensemble != "nvt":
+            problems.append(f"ensemble 'nvt' with an acceleration, got {self.ensemble!r}")
         if not 0 <= self.min_density < 1:
             problems.append(f"min_density from 0 to below 1, got {self.min_density!r}")
         if problems:

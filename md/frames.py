@@ -25,6 +25,7 @@ from ._half_list import bonds
 from ._labels import (
     LABELS,
     PER_ATOM,
+    SPREADS,
     group_of,
     labels_of,
     molecules_of,
@@ -80,6 +81,9 @@ class AtomicBatch:
         In e.
     dipole : torch.Tensor of shape (n_structures, 3) or None
         In e·Å.
+    energy_std, forces_std, stress_std : torch.Tensor or None
+        Of labels that are a consensus: how far those who made it disagree, in the unit and the
+        shape of the label.
     group : torch.Tensor of shape (n_structures,) or None
         Number of what a structure comes from, int64; -1 if unknown. Structures that are alike, as
         frames of one trajectory or scan are, share it, and `fit` holds them out together.
@@ -97,6 +101,9 @@ class AtomicBatch:
     stress: torch.Tensor | None = None
     charges: torch.Tensor | None = None
     dipole: torch.Tensor | None = None
+    energy_std: torch.Tensor | None = None
+    forces_std: torch.Tensor | None = None
+    stress_std: torch.Tensor | None = None
     group: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -382,8 +389,9 @@ def _joined_labels(
 def to_ase(batch: AtomicBatch) -> list[Atoms]:
     """Make ASE's structures of a batch.
 
-    Labels go into a ``SinglePointCalculator``, molecules into ``arrays["molecules"]`` where known,
-    the total charge into ``info["total_charge"]``, a group into ``info["group"]`` where known.
+    Labels go into a ``SinglePointCalculator``, their spread into ``arrays["forces_std"]``,
+    ``info["energy_std"]`` and ``info["stress_std"]``, molecules into ``arrays["molecules"]`` where
+    known, the total charge into ``info["total_charge"]``, a group into ``info["group"]``.
     """
     frames = []
     for one in batch.structures():
@@ -397,6 +405,9 @@ def to_ase(batch: AtomicBatch) -> list[Atoms]:
         labels: dict[str, Any] = {name: one[name].astype(float) for name in known}
         if "energy" in labels:
             labels["energy"] = float(labels["energy"])
+        for name in set(SPREADS) & set(labels):  # which ASE has no name for
+            place = atoms.arrays if name in PER_ATOM else atoms.info
+            place[name] = labels.pop(name)
         if labels:
             atoms.calc = SinglePointCalculator(atoms, **labels)
         frames.append(atoms)

@@ -214,6 +214,8 @@ class GET(Architecture):
         published form carry them.
     """
 
+    readout = "energy_head"
+
     def __init__(
         self,
         settings: GETSettings | None = None,

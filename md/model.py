@@ -27,9 +27,10 @@ from .neighbors import Neighbors, Pairs, find_neighbors
 from .repulsion import ZBL
 from .units import TO_VOIGT
 
-__all__ = ["Architecture", "ForceField", "ForceRule", "Sites"]
+__all__ = ["Architecture", "ForceField", "ForceRule", "Sites", "Trained"]
 
 ForceRule = Literal["conservative", "published"]
+Trained = Literal["readout", "all"]
 
 
 class Sites(NamedTuple):
@@ -52,9 +53,13 @@ class Architecture(nn.Module, ABC):
     ----------
     cutoff : float
         Distance in Å beyond which two atoms do not see each other directly.
+    readout : str or None
+        Name of the submodule that makes site energies of the features of an atom, which can be
+        trained alone; None if there is no such part.
     """
 
     cutoff: float
+    readout: str | None = None
 
     @abstractmethod
     def forward(self, numbers: Tensor, index: Tensor, vectors: Tensor) -> Sites:
@@ -196,6 +201,30 @@ class ForceField(nn.Module):
     def neighbors(self, batch: AtomicBatch) -> Neighbors:
         """Return the pairs of a batch that `forward` needs."""
         return find_neighbors(batch, self.near_cutoff, self.far_cutoff)
+
+    def train_only(self, parameters: Trained) -> None:
+        """Freeze what is not to be trained.
+
+        Parameters
+        ----------
+        parameters : {"readout", "all"}
+            What shall change: the map from the features of an atom to its energy, or everything.
+
+        Raises
+        ------
+        InvalidInputError
+            If the architecture names no readout.
+        """
+        name = self.architecture.readout
+        if parameters == "readout" and name is None:
+            message = (
+                f"Expected an architecture with a readout; {type(self.architecture).__name__} "
+                "names none. Train all parameters: parameters='all'."
+            )
+            raise InvalidInputError(message)
+        self.requires_grad_(parameters == "all")
+        if parameters == "readout" and name is not None:
+            self.architecture.get_submodule(name).requires_grad_()
 
     def check_elements(self, numbers: Tensor) -> None:
         """Raise InvalidInputError if the model does not know an element."""

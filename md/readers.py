@@ -117,11 +117,12 @@ class LabelUnits:
         Parameters
         ----------
         name : str
-            ``"positions"``, ``"cell"``, or the name of a label.
+            ``"positions"``, ``"cell"``, or the name of a label or of its spread.
         """
         source = {"positions": self.length, "cell": self.length, "total_charge": "e"}
         sign = {"stress": self.stress_sign, "virial": self.virial_sign}.get(name, 1)
-        return sign * float(convert(1.0, source.get(name) or getattr(self, name), TARGETS[name]))
+        unit = source.get(name) or getattr(self, name.removesuffix("_std"))
+        return sign * float(convert(1.0, unit, TARGETS[name]))
 
 
 def read_frames(

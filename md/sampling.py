@@ -7,7 +7,6 @@ clusters cut out of boxes show it what lies between molecules.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,12 +17,12 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 
-from scikd._atomic import atomic_write_bytes, make_folder, storage_error
 from scikd._extras import require
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out
 
+from ._stages import claim_folder
 from .frames import from_ase, to_ase
 from .labelling import METHODS
 from .molecules import get_species, parse_mixture
@@ -37,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 CalculatorFor = Callable[[Atoms], Any]
 """Makes an ASE calculator for a structure, whose ``info["total_charge"]`` it heeds."""
-
-_OPTIONS = "options.json"
 
 
 @dataclass(frozen=True)
@@ -250,7 +247,7 @@ def sample_structures(
     """
     place = None if folder is None else Path(folder)
     if place is not None:
-        _claim(place, options)
+        claim_folder(place, asdict(options), "trajectories")
     tasks = [
         (options, kind, index, calculator, place)
         for kind, count in (("cluster", options.n_clusters), ("box", options.n_boxes))
@@ -263,25 +260,6 @@ def sample_structures(
             frame.info["group"] = group
         structures += frames
     return structures
-
-
-def _claim(folder: Path, options: SamplingOptions) -> None:
-    """Note the options in a folder, or raise an error if it holds others."""
-    raw = json.dumps(asdict(options), indent=2).encode()
-    make_folder(folder)
-    path = folder / _OPTIONS
-    try:
-        noted = path.read_bytes() if path.exists() else None
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    if noted is None:
-        atomic_write_bytes(path, raw)
-    elif noted != raw:
-        message = (
-            f"The folder {folder} holds trajectories of other options than these; see its "
-            f"{_OPTIONS}. Use another folder."
-        )
-        raise InvalidInputError(message)
 
 
 def _trajectory(

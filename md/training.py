@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from scikd._atomic import new_folder
 from scikd._devices import choose_device
 from scikd._distributed import joined_processes
 from scikd._options import plain_options
@@ -21,19 +19,27 @@ from scikd.exceptions import InvalidInputError
 
 from ._architectures import NetworkSettings, build_architecture
 from ._process import torch_threads
-from ._trainer import Trainer
+from ._trainer import Course, Trainer
 from ._training_data import FrameSet, as_batch, groups_of, plan_batches, split
 from .dispersion import D3CSO
 from .electrostatics import Electrostatics
 from .frames import AtomicBatch, select
 from .get import GETSettings
 from .guard import training_range
-from .losses import LossOptions, fit_references, labels
+from .losses import Loss, LossOptions, fit_references, labels
 from .model import ForceField, ForceRule
 from .repulsion import ZBL
 from .storage import describe, load_force_field
 
-__all__ = ["TrainingOptions", "TrainingResult", "build_force_field", "fit"]
+__all__ = [
+    "TrainingOptions",
+    "TrainingResult",
+    "build_force_field",
+    "fit",
+    "note_range",
+    "result_of",
+    "settings_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +48,12 @@ FREE = frozenset(
     {
         "checkpoint_seconds",
         "device",
+        "labels",
         "output",
         "patience",
+        "reference",
         "resume",
+        "teachers",
         "tensorboard",
         "threads",
         "total_charge",
@@ -291,7 +300,7 @@ def fit(
         _check_labels(options.loss, chosen)
         force_field = model or _first_model(options, chosen)
         force_field.to(device=device, dtype=options.dtype).train()
-        _note_range(force_field, chosen)
+        note_range(force_field, chosen)
         for batch in (chosen, held_out):
             force_field.check_elements(batch.numbers.to(device))
         shown: Progress = progress if rank == 0 else False
@@ -305,15 +314,18 @@ def fit(
             _measure(force_field, frames)
         elif model is None and options.fit_references:
             _refit_references(force_field, frames, options)
-        settings = _settings(options, force_field, chosen, held_out)
-        trainer = Trainer(options, force_field, frames, others, settings, shown, processes)
-        folder = options.output if rank == 0 else None
-        with nullcontext() if folder is None else new_folder(folder):
-            trainer.run()
+        settings = settings_of(options, force_field, chosen, held_out)
+        course = Course(frames, others, Loss(options.loss.scaled(chosen)))
+        trainer = Trainer(options, force_field, [course], settings, shown, processes)
+        trainer.run()
+    return result_of(trainer)
+
+
+def result_of(trainer: Trainer) -> TrainingResult:
+    """Return the result of a training that has run."""
     best = trainer.best.cpu().eval()
-    path = trainer.save_best()
-    standing = trainer.standing
-    return TrainingResult(best, standing.history, standing.best_epoch, path, rank)
+    path, standing = trainer.save_best(), trainer.standing
+    return TrainingResult(best, standing.history, standing.best_epoch, path, trainer.rank)
 
 
 def build_force_field(
@@ -380,7 +392,7 @@ def _refit_references(force_field: ForceField, frames: FrameSet, options: Traini
         force_field.references[number] += energy
 
 
-def _note_range(force_field: ForceField, train: AtomicBatch) -> None:
+def note_range(force_field: ForceField, train: AtomicBatch) -> None:
     """Add to the metadata how close two elements come in training, and which charges it holds.
 
     What was known stays. Of a model from before charges were noted, nobody knows which it has seen.
@@ -440,7 +452,7 @@ def _check_labels(options: LossOptions, train: AtomicBatch) -> None:
         raise InvalidInputError(message)
 
 
-def _settings(
+def settings_of(
     options: TrainingOptions, force_field: ForceField, *structures: AtomicBatch
 ) -> dict[str, Any]:
     """Return what a training must have in common with the checkpoint that it goes on from."""

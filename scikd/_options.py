@@ -234,10 +234,10 @@ def _flags_of_all(
 
 
 def _helps(cls: type[Any]) -> dict[str, str]:
-    """Return what the class docstring says of each parameter, or the metadata of the field."""
-    found = dict(ENTRY.findall(inspect.cleandoc(cls.__doc__ or "")))
+    """Return what the docstrings of the class say of each parameter, or the field's metadata."""
+    texts = [inspect.cleandoc(base.__doc__ or "") for base in reversed(cls.__mro__)]
     helps = {}
-    for names, text in found.items():
+    for names, text in [entry for one in texts for entry in ENTRY.findall(one)]:
         # Backquotes are for the documentation.
         plain = " ".join(text.replace("`", "").split())
         for name in names.split(","):

@@ -13,7 +13,7 @@ from scikd.kernels._checks import checked_members, checked_weights
 
 __all__ = ["Harmoniser", "How", "Per"]
 
-How = Literal["minmax", "zscore", "rank", "quantile", "logit"]
+How = Literal["minmax", "zscore", "rank", "quantile", "logit", "center"]
 Per = Literal["global", "group"]
 
 
@@ -29,6 +29,7 @@ class Harmoniser:
     ``rank``      ``(rank - 0.5) / n``, within (0, 1), ties averaged             0.5
     ``quantile``  standard-normal quantile of the former                         0
     ``logit``     z-score of the log-odds ``log(p / (1 - p))`` of a probability  0
+    ``center``    ``x - mean``, in the unit that it has                          0
     ============  =============================================================  =============
 
     The last column is what a teacher becomes that says the same about every sample of its
@@ -37,7 +38,7 @@ class Harmoniser:
 
     Parameters
     ----------
-    how : {"minmax", "zscore", "rank", "quantile", "logit"}, default="zscore"
+    how : {"minmax", "zscore", "rank", "quantile", "logit", "center"}, default="zscore"
         What to make of the predictions, as above.
     per : {"global", "group"}, default="global"
         ``"global"`` takes the statistics of the reference given to `fit`, so that one sample
@@ -130,7 +131,7 @@ class Harmoniser:
             statistics = _distribution(table, weights)
         else:
             codes = np.zeros(table.shape[1], dtype=np.int64)
-            offset, scale = _offset_scale(table, codes, weights, minmax=self.how == "minmax")
+            offset, scale = _offset_scale(table, codes, weights, self.how)
             statistics = {"offset": offset[:, 0], "scale": scale[:, 0]}
         return replace(self, statistics=statistics)
 
@@ -148,7 +149,7 @@ class Harmoniser:
         Returns
         -------
         ndarray of the same shape, float64
-            Dimensionless.
+            Dimensionless, but for ``"center"``.
 
         Raises
         ------
@@ -220,7 +221,7 @@ class Harmoniser:
                 sizes = np.maximum(group_sizes(column, codes), 1)
                 table[t, :, k] = (group_ranks(column, codes) - 0.5) / sizes
             return self._finished(table)
-        offset, scale = _offset_scale(table, codes, None, minmax=self.how == "minmax")
+        offset, scale = _offset_scale(table, codes, None, self.how)
         return self._rescaled(table, offset[:, codes], scale[:, codes])
 
     def _rescaled(self, table: np.ndarray, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -267,7 +268,7 @@ def _to_log_odds(proba: np.ndarray, teacher: int, eps: float) -> None:
 
 
 def _offset_scale(
-    table: np.ndarray, codes: np.ndarray, weights: np.ndarray | None, *, minmax: bool
+    table: np.ndarray, codes: np.ndarray, weights: np.ndarray | None, how: How
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what to subtract and to divide by, both of shape (n_teachers, n_groups, k).
 
@@ -282,7 +283,7 @@ def _offset_scale(
     low = np.fmin.reduceat(table, starts, axis=1)
     high = np.fmax.reduceat(table, starts, axis=1)
     alike = ~(high > low)
-    if minmax:
+    if how == "minmax":
         return low, np.where(alike, np.inf, high - low)
     present = ~np.isnan(table)
     load = present.astype(np.float64)
@@ -297,6 +298,8 @@ def _offset_scale(
         np.square(table, out=table)
         np.copyto(table, 0.0, where=~present)
         std = np.sqrt(np.add.reduceat(load * table, starts, axis=1) / total)
+    if how == "center":
+        return np.where(alike, low, low + mean), np.ones_like(std)
     alike |= ~(std > 0)  # a range so small that its square is 0
     return np.where(alike, low, low + mean), np.where(alike, np.inf, std)
 

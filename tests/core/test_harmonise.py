@@ -193,6 +193,25 @@ class TestByReference:
         assert fitted == original  # equality is that of the parameters
 
 
+class TestCentre:
+    @per
+    @PROFILE
+    @given(members(), st.sampled_from([-1e6, 0.0, 5.0]))
+    def test_an_offset_goes_and_the_unit_stays(self, per, drawn, offset):
+        values, groups = drawn
+        ours = Harmoniser("center", per).fit_transform(values + offset, groups=groups)
+        parts = [groups == g for g in np.unique(groups)] if per == "group" else [slice(None)]
+        for part in parts:
+            there = values[:, part]
+            with np.errstate(invalid="ignore"):
+                mean = np.nansum(there, axis=1) / np.count_nonzero(~np.isnan(there), axis=1)
+            assert_same(ours[:, part], there - mean[:, None])
+
+    def test_a_new_sample_is_measured_from_the_mean_of_the_reference(self):
+        centred = Harmoniser("center").fit([[1.0, 3.0], [7.0, 7.0]])
+        assert_same(centred.transform([[5.0], [9.0]]), [[3.0], [2.0]])
+
+
 class TestRefused:
     def test_parameters(self):
         with pytest.raises(InvalidInputError, match="how must be one of 'minmax'.*; per must be"):

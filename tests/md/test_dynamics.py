@@ -660,8 +660,8 @@ def test_a_full_disk_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
 
     opened = Recorder.open
 
-    def open_full(self, lengths=None):
-        opened(self, None)
+    def open_full(self, lengths=None, *, header=""):
+        opened(self, None, header=header)
         self._files = {name: Full(file) for name, file in self._files.items()}
 
     monkeypatch.setattr(Recorder, "open", open_full)

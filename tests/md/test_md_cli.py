@@ -57,6 +57,19 @@ SMALL = [
 ]
 
 
+COMMANDS = (
+    "align",
+    "distill",
+    "evaluate",
+    "export",
+    "import-bamboo",
+    "label",
+    "properties",
+    "run",
+    "sample",
+    "sample-liquids",
+    "train",
+)
 # How they are told what to read, and the flag of what they write.
 COMMANDS_THAT_WRITE = {
     "label": lambda data: [data, "--output"],
@@ -76,13 +89,11 @@ def test_help_is_quick_and_lists_all_commands():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.rpartition("LOADED")[2].split() == []
-    for command in ("evaluate", "export", "import-bamboo", "label", "run", "sample", "train"):
+    for command in COMMANDS:
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
 
-@pytest.mark.parametrize(
-    "command", ["train", "run", "sample", "evaluate", "export", "label", "import-bamboo"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(run, command):
     code, out, _ = run("md", command, "--help")
     assert code == 0
@@ -345,9 +356,7 @@ def test_every_command_is_a_command():
     from scikd.md.cli import app
 
     group = typer.main.get_command(app)
-    assert set(group.list_commands(None)) == {
-        "evaluate", "export", "import-bamboo", "label", "run", "sample", "train",
-    }  # fmt: skip
+    assert group.list_commands(None) == list(COMMANDS)
 
 
 def test_export_for_lammps(run, tmp_path):

@@ -31,10 +31,10 @@ from scikd.md.neighbors import find_neighbors
 from scikd.md.storage import load_force_field
 from scikd.md.training import (
     TrainingOptions,
-    _note_range,
     _structures,
     build_force_field,
     fit,
+    note_range,
 )
 
 TINY = {"dim": 8, "n_heads": 2, "n_layers": 2, "n_radial": 6, "n_hidden": 1, "cutoff": 4.0}
@@ -177,10 +177,10 @@ def test_a_model_knows_the_total_charges_that_it_has_seen():
     charged = replace(data, total_charge=torch.linspace(-1.0, 2.0, data.n_structures))
     model = build_force_field(tiny(), {1, 8})
     for structures, seen in ((data, [0.0, 0.0]), (charged, [-1.0, 2.0]), (data, [-1.0, 2.0])):
-        _note_range(model, structures)
+        note_range(model, structures)
         assert model.metadata["total_charges"] == seen
     del model.metadata["total_charges"]  # as in a model from before they were noted
-    _note_range(model, data)
+    note_range(model, data)
     assert "total_charges" not in model.metadata
 
 

@@ -1,0 +1,127 @@
+"""What an alignment came to: densities before and after, and pressures round by round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scikd.report import Figure, Report, Section, Table
+
+from .densities import DensityTarget
+from .model import ForceField
+
+__all__ = ["AlignmentResult", "LiquidResult", "alignment_report"]
+
+
+@dataclass(frozen=True)
+class LiquidResult:
+    """A liquid in the course of an alignment.
+
+    Attributes
+    ----------
+    target : DensityTarget
+        What was measured.
+    shifts_bar : tuple of (float, float)
+        In each round what the pressure lacked, and its standard error; empty if held out.
+    moved_bar : tuple of float
+        In each round by how much the training moved it, on frames that were held out.
+    before, after : (float, float) or None
+        Density in g/cm³ of the model at first and in the end, and its standard error.
+    """
+
+    target: DensityTarget
+    shifts_bar: tuple[tuple[float, float], ...]
+    moved_bar: tuple[float, ...]
+    before: tuple[float, float] | None
+    after: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class AlignmentResult:
+    """What `align` returns.
+
+    Attributes
+    ----------
+    force_field : ForceField
+        The aligned model.
+    converged : bool
+        Whether all pressures agree within their errors or the tolerance.
+    liquids : tuple of LiquidResult
+        In the order of the targets.
+    path : Path
+        Folder of the saved model.
+    """
+
+    force_field: ForceField = field(repr=False)
+    converged: bool
+    liquids: tuple[LiquidResult, ...]
+    path: Path
+
+    def table(self) -> Table:
+        """Return the densities before and after."""
+        rows = [
+            (
+                liquid.target.name,
+                "held out" if liquid.target.held_out else "aligned",
+                liquid.target.density_g_cm3,
+                _pair(liquid.before, 4),
+                _pair(liquid.after, 4),
+                _pair(liquid.shifts_bar[0] if liquid.shifts_bar else None, 0),
+                _pair(liquid.shifts_bar[-1] if liquid.shifts_bar else None, 0),
+            )
+            for liquid in self.liquids
+        ]
+        columns = (
+            "liquid", "", "measured g/cm³", "before g/cm³", "after g/cm³", "lacked bar",
+            "lacks bar",
+        )  # fmt: skip
+        return Table("Densities", columns, rows, note="Errors are standard errors, by blocks.")
+
+    def summary(self) -> str:
+        """Say in a few lines what came out."""
+        rounds = max((len(liquid.shifts_bar) for liquid in self.liquids), default=0)
+        ended = "pressures agree" if self.converged else "pressures do not agree yet"
+        lines = [f"{ended} after {rounds - 1} corrections"]
+        for liquid in self.liquids:
+            if liquid.before is not None and liquid.after is not None:
+                aim = liquid.target.density_g_cm3
+                kind = " (held out)" if liquid.target.held_out else ""
+                lines.append(
+                    f"{liquid.target.name}{kind}: {_pair(liquid.before, 4)} before, "
+                    f"{_pair(liquid.after, 4)} after, {aim:g} g/cm³ measured"
+                )
+        return "\n".join(lines)
+
+
+def _pair(pair: tuple[float, float] | None, digits: int) -> str | None:
+    return None if pair is None else f"{pair[0]:.{digits}f} ± {pair[1]:.{digits}f}"
+
+
+def alignment_report(result: AlignmentResult) -> Report:
+    """Return a page with densities before and after, and pressures in each round.
+
+    Parameters
+    ----------
+    result : AlignmentResult
+        From `align`.
+    """
+    aligned = [liquid for liquid in result.liquids if liquid.shifts_bar]
+
+    def draw(axes: Any) -> None:
+        for liquid in aligned:
+            shifts = np.array(liquid.shifts_bar)
+            axes.errorbar(
+                np.arange(len(shifts)), shifts[:, 0], shifts[:, 1], marker="o", capsize=3,
+                label=liquid.target.name,
+            )  # fmt: skip
+        axes.axhline(0.0, color="black", linewidth=0.8)
+        axes.set_xlabel("corrections")
+        axes.set_ylabel("pressure to add (bar)")
+        axes.legend(fontsize=8.0)
+
+    figure = Figure("Pressures at the measured densities", draw, note="With standard errors.")
+    section = Section("Alignment", [result.table(), figure], summary=result.summary())
+    return Report("Alignment with densities", [section])

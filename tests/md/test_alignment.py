@@ -1,0 +1,328 @@
+"""Alignment: pressures between molecules go where densities want them, and the rest stays."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.lj import LennardJones
+
+from scikd._options import load_options
+from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd.md._aligning import AlignmentError, Measured, correct, measure
+from scikd.md._trainer import Trainer
+from scikd.md.alignment import AlignmentOptions, align
+from scikd.md.alignment_report import alignment_report
+from scikd.md.calculators import CalculatorTeacher
+from scikd.md.densities import DensityTarget, read_targets
+from scikd.md.distillation import DistillationOptions, distill_ensemble
+from scikd.md.frames import from_ase, to_ase
+from scikd.md.pressure import molecular_pressure
+from scikd.md.storage import load_force_field
+from tests.md.test_training import same, weights
+
+SIGMA, EPSILON, MASS = 3.4, 0.0103, 39.948
+TEMPERATURE = 120.0
+DENSITY = 1.15  # g/cm³, a liquid near 0.7 of its reduced density
+
+
+def box(n=3, density=DENSITY):
+    """Return a perfect lattice of argon atoms, each a molecule of its own."""
+    edge = (n**3 * MASS / (density * 0.602214)) ** (1 / 3)
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    atoms = Atoms(f"Ar{n**3}", grid * edge / n, cell=[edge] * 3, pbc=True)
+    atoms.set_array("molecules", np.arange(n**3))
+    return atoms
+
+
+def lennard_jones():
+    return LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=5.0, ro=4.0, smooth=True)
+
+
+@pytest.fixture(scope="module")
+def argon():
+    """Give a small network that has learnt a Lennard-Jones fluid at several densities."""
+    rng, frames = np.random.default_rng(0), []
+    while len(frames) < 20:
+        frame = box(density=float(rng.uniform(0.95, 1.4)))
+        frame.positions += rng.normal(0, rng.uniform(0.15, 0.5), (len(frame), 3))
+        distances = frame.get_all_distances(mic=True)
+        if distances[np.triu_indices(len(frame), 1)].min() > 0.8 * SIGMA:
+            frames.append(frame)
+    model = {"dim": 8, "n_heads": 2, "n_layers": 2, "n_radial": 8, "n_hidden": 1, "cutoff": 5.0}
+    options = load_options(
+        DistillationOptions, None,
+        {"student": "new", "electrostatics": False, "repulsion": True, "model": model,
+         "epochs": 40, "batch_size": 2, "learning_rate": 0.01, "threads": 1, "device": "cpu"},
+    )  # fmt: skip
+    teacher = CalculatorTeacher(
+        lennard_jones(), properties=("energy", "forces", "stress"), fingerprint="argon"
+    )
+    force_field = distill_ensemble([teacher], frames, options=options, progress=False).force_field
+    # Runs may come closer than these few frames, which is no matter here.
+    del force_field.metadata["training_range"]
+    return force_field
+
+
+def options(folder, **changes):
+    given = {
+        "output": folder, "time": "6ps", "equilibration": "1ps", "density_time": "0ps",
+        "timestep": 5.0, "interval": 20, "n_frames": 12, "epochs": 12, "threads": 1,
+        "device": "cpu", "engine": "numba", "learning_rate": 1e-2, "hold": 0.1,
+        "tolerance_bar": 30.0, "parameters": "all",
+    }  # fmt: skip
+    return load_options(AlignmentOptions, None, {**given, **changes})
+
+
+def target(**changes):
+    given = {"liquid": "argon", "density_g_cm3": DENSITY, "temperature_k": TEMPERATURE}
+    return DensityTarget(**(given | changes))
+
+
+STARTS = {"argon": box()}
+
+
+def measured(model, shift, n=10, seed=0):
+    """Return frames of a shaken lattice, as if a run had found that so much pressure lacks."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(n):
+        frame = box()
+        frame.positions += rng.normal(0, 0.25, (len(frame), 3))
+        frames.append(frame)
+    batch = from_ase(frames)
+    return Measured((shift, 1.0), (DENSITY, 0.0), batch, batch)
+
+
+def predict(model, batch):
+    return model(batch, model.neighbors(batch), stress=True)
+
+
+# ------------------------------------------------------------------------------------- correction
+
+
+@pytest.mark.parametrize("shift", [300.0, -200.0])
+def test_a_correction_moves_the_pressure_and_little_else(argon, tmp_path, shift):
+    found = measured(argon, shift, n=24)
+    aligned, moved = correct(
+        argon, {"argon": found}, options(tmp_path, epochs=20), None, tmp_path / "t", False
+    )
+    assert moved["argon"] == pytest.approx(shift, rel=0.2)
+    new = measured(argon, shift, n=6, seed=9).frames  # frames of neither set
+    before, after = predict(argon, new), predict(aligned, new)
+    change = [molecular_pressure(new, p["forces"], p["stress"], 0.0) for p in (before, after)]
+    assert float((change[1] - change[0]).mean()) == pytest.approx(shift, rel=0.2)
+    forces = (after["forces"] - before["forces"]).square().mean().sqrt()
+    assert float(forces) < 0.1 * float(before["forces"].square().mean().sqrt())
+    # What was measured is as it was.
+    assert weights(argon).keys() == weights(aligned).keys()
+    assert not same(weights(argon), weights(aligned))
+
+
+def test_the_readout_alone_is_moved(argon, tmp_path):
+    found = measured(argon, 100.0, n=8)
+    aligned, _ = correct(
+        argon, {"argon": found}, options(tmp_path, epochs=2, parameters="readout"), None,
+        tmp_path / "t", False,
+    )  # fmt: skip
+    old, new = weights(argon), weights(aligned)
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed
+    assert all("energy_head" in name for name in changed)
+
+
+def test_errors_on_the_reference_are_held(argon, tmp_path):
+    clusters = []
+    for frame in to_ase(measured(argon, 0.0, n=12).frames):
+        cluster = Atoms("Ar4", frame.positions[[0, 1, 3, 9]])
+        cluster.calc = lennard_jones()
+        cluster.get_forces()
+        clusters.append(cluster)
+    given = options(tmp_path, epochs=3)
+    correct(argon, {"argon": measured(argon, 150.0)}, given, from_ase(clusters), tmp_path, False)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    first = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
+    # Errors are measured by what they were.
+    assert 0.2 < float(first["reference_validation_loss"]) < 5.0
+
+
+def test_a_correction_that_is_killed_goes_on_to_the_same_numbers(argon, tmp_path, monkeypatch):
+    found = {"argon": measured(argon, 200.0)}
+    whole, moved = correct(argon, found, options(tmp_path, epochs=2), None, tmp_path / "a", False)
+    plain, steps = Trainer._close_epoch, []
+
+    def break_off(self, *arguments):
+        if steps:
+            raise OSError("killed")
+        steps.append(0)
+        return plain(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", break_off)
+        with pytest.raises(OSError, match="killed"):
+            correct(argon, found, options(tmp_path, epochs=2), None, tmp_path / "b", False)
+    again, same_moved = correct(
+        argon, found, options(tmp_path, epochs=2), None, tmp_path / "b", False
+    )
+    assert same(weights(again), weights(whole))
+    assert moved == same_moved
+
+
+# -------------------------------------------------------------------------------------- the whole
+
+
+@pytest.mark.slow
+def test_the_density_goes_where_it_is_wanted(argon, tmp_path):
+    """A density 8 % above the model's own at 50 bar: after alignment the model has it."""
+    own = target(pressure_bar=50.0)
+    given = options(
+        tmp_path, time="40ps", density_time="40ps", iterations=5, epochs=20, n_frames=24
+    )
+    start = measure(own, argon, replace(given, route="npt"), tmp_path / "own", box(), False)
+    density = start.density[0]
+    wanted = replace(own, density_g_cm3=1.08 * density)
+    result = align(argon, [wanted], options=given, starts=STARTS, progress=False)
+    assert result.converged
+    (liquid,) = result.liquids
+    assert liquid.shifts_bar[0][0] < -100.0  # it was too light: pressure has to go
+    last, error = liquid.shifts_bar[-1]
+    assert abs(last) <= max(given.tolerance_bar, 2 * error)
+    before, after = liquid.before, liquid.after
+    assert abs(before[0] / density - 1) < 0.02
+    assert abs(after[0] / wanted.density_g_cm3 - 1) < 0.015 + 2 * after[1] / after[0]
+    assert abs(after[0] - wanted.density_g_cm3) < 0.3 * abs(before[0] - wanted.density_g_cm3)
+    assert "pressures agree after" in result.summary()
+    page = alignment_report(result).write_html(tmp_path / "page.html").read_text()
+    assert "Densities" in page
+    again = align(argon, [wanted], options=given, starts=STARTS, progress=False)
+    assert same(weights(again.force_field), weights(result.force_field))
+
+
+def test_rounds_of_runs_and_corrections(argon, tmp_path, caplog):
+    """The pressure that is wanted is the model's own plus 250 bar: corrections get there."""
+    given = options(tmp_path / "out", iterations=4, epochs=20, n_frames=16, tolerance_bar=120.0)
+    own = measure(target(), argon, given, tmp_path / "own", box(), False)
+    wanted = target(pressure_bar=1.0 - own.shift[0] + 250.0)
+    with caplog.at_level(logging.INFO, logger="scikd.md.alignment"):
+        result = align(argon, [wanted], options=given, starts=STARTS, progress=False)
+    (liquid,) = result.liquids
+    assert result.converged
+    assert liquid.shifts_bar[0][0] == pytest.approx(250.0, abs=1.0)  # the same seed
+    assert len(liquid.shifts_bar) == len(liquid.moved_bar) + 1 > 1
+    assert abs(liquid.shifts_bar[-1][0]) <= max(120.0, 2 * liquid.shifts_bar[-1][1])
+    assert liquid.before is None
+    assert "bar to add" in caplog.text
+    content = json.loads((tmp_path / "out" / "alignment.json").read_text())
+    assert content["converged"]
+    assert same(weights(load_force_field(result.path)), weights(result.force_field))
+    assert result.force_field.metadata["alignment"]["converged"]
+    again = align(argon, [wanted], options=given, starts=STARTS, progress=False)
+    assert same(weights(again.force_field), weights(result.force_field))
+    assert again.liquids == result.liquids
+    with pytest.raises(InvalidInputError, match="holds an alignment of other options"):
+        align(argon, [wanted], options=replace(given, hold=0.2), starts=STARTS, progress=False)
+
+
+def test_a_run_that_is_cut_short_goes_on(argon, tmp_path, monkeypatch):
+    given = options(tmp_path, time="2ps")
+    whole = measure(target(), argon, given, tmp_path / "a", box(), False)
+    import scikd.md._aligning as module
+
+    def stop(*_):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_pressures", stop)
+        with pytest.raises(OSError, match="killed"):
+            measure(target(), argon, given, tmp_path / "b", box(), False)
+    again = measure(target(), argon, given, tmp_path / "b", box(), False)
+    assert again.shift == whole.shift
+    (tmp_path / "b" / "measured.json").write_text("{")
+    with pytest.raises(CorruptFileError, match="cut short or garbled"):
+        measure(target(), argon, given, tmp_path / "b", box(), False)
+
+
+def test_a_density_makes_a_pressure_by_the_compressibility(argon, tmp_path):
+    given = options(tmp_path, route="npt", time="2ps", compressibility=2e-4)
+    found = measure(target(pressure_bar=80.0), argon, given, tmp_path / "a", box(), False)
+    density, error = found.density
+    assert found.shift[0] == pytest.approx((density / DENSITY - 1) / 2e-4)
+    assert found.shift[1] == pytest.approx(error / DENSITY / 2e-4)
+
+
+# ------------------------------------------------------------------------------- what cannot be
+
+
+def test_a_density_out_of_reach_is_refused_with_the_reason(argon, tmp_path):
+    given = options(tmp_path / "far", max_shift_bar=100.0, time="2ps")
+    with pytest.raises(AlignmentError, match=r"change by more than 100 bar \(argon.*: [+-]\d+ bar"):
+        align(argon, [target(pressure_bar=9000.0)], options=given, starts=STARTS, progress=False)
+    given = options(tmp_path / "stiff", time="2ps", hold=1e-6, epochs=1, max_shift_bar=1e5)
+    with pytest.raises(AlignmentError, match="less than a quarter of what it should.*raise hold"):
+        align(argon, [target(pressure_bar=3000.0)], options=given, starts=STARTS, progress=False)
+
+
+def test_a_run_that_blows_up_is_a_density_out_of_reach(argon, tmp_path):
+    given = options(tmp_path, time="2ps", timestep=100.0)
+    with pytest.raises(AlignmentError, match="at 1.15 g/cm³ and 120 K; it cannot.*blew up"):
+        align(argon, [target()], options=given, starts=STARTS, progress=False)
+
+
+def test_targets_that_contradict_each_other_are_refused(argon, tmp_path):
+    given = options(tmp_path)
+    for targets, said in (
+        ([], "Expected liquids to align with"),
+        ([target(held_out=True)], "Expected liquids to align with"),
+        ([target(), target(density_g_cm3=1.2)], "1.15 and 1.2 g/cm³, which no model"),
+        ([target(), target()], "one came twice"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            align(argon, targets, options=given)
+    with pytest.raises(InvalidInputError, match="at least eight frames"):
+        align(argon, [target()], options=options(tmp_path / "b", time="0.3ps", n_frames=4),
+              starts=STARTS, progress=False)  # fmt: skip
+    with pytest.raises(InvalidInputError, match="density_g_cm3 > 0, got -1"):
+        target(density_g_cm3=-1.0)
+    with pytest.raises(InvalidInputError, match="hold > 0, got 0"):
+        options(tmp_path, hold=0.0)
+    with pytest.raises(InvalidInputError, match="a time with its unit"):
+        options(tmp_path, density_time="100")
+
+
+def test_targets_are_read_from_a_table(tmp_path):
+    path = tmp_path / "targets.csv"
+    path.write_text(
+        "liquid, density_g_cm3, temperature_k, held_out\n"
+        '"EC:EMC 3:7", 1.0948, 298.15,\n'
+        "DMC, 1.0633, , yes\n"
+    )
+    assert read_targets(path) == [
+        DensityTarget("EC:EMC 3:7", 1.0948),
+        DensityTarget("DMC", 1.0633, held_out=True),
+    ]
+    path.write_text("liquid,density_g_cm3\nDMC,heavy\n")
+    with pytest.raises(InvalidInputError, match="line 2 of .*heavy"):
+        read_targets(path)
+    path.write_text("liquid,density\nDMC,1\n")
+    with pytest.raises(InvalidInputError, match="columns liquid and density_g_cm3"):
+        read_targets(path)
+
+
+def test_held_out_liquids_are_only_looked_at_in_the_end(argon, tmp_path):
+    given = options(tmp_path, time="1ps", density_time="1ps", equilibration="200fs",
+                    tolerance_bar=1e5, interval=5)  # fmt: skip
+    other = target(temperature_k=130.0, held_out=True)
+    result = align(argon, [target(), other], options=given, starts=STARTS, progress=False)
+    first, second = result.liquids
+    assert len(first.shifts_bar) == 1
+    assert second.shifts_bar == ()
+    assert first.before == first.after  # nothing had to be corrected
+    assert second.before[0] > 0.0
+    folders = {path.name for path in (tmp_path / "iteration-0").iterdir()}
+    assert folders == {"argon-120K-1bar"}
+    assert "(held out)" in result.summary()

@@ -1,0 +1,95 @@
+"""Liquids that are run with an ensemble, and which of their frames are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.lj import LennardJones
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scikd.exceptions import InvalidInputError
+from scikd.md.calculators import EnsembleCalculator
+from scikd.md.frames import to_ase
+from scikd.md.liquids import LiquidsOptions, choose_frames, run_name, sample_liquids
+
+
+def members():
+    return [LennardJones(sigma=3.4, epsilon=e, rc=6.0, smooth=True) for e in (0.008, 0.012)]
+
+
+def start(edge=11.0):
+    grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    return Atoms("Ar27", grid * edge / 3, cell=[edge] * 3, pbc=True)
+
+
+def options(tmp_path, **changes):
+    given_ = {
+        "liquids": ("argon",), "n_frames": 3, "ensemble": "nvt", "temperature": 90.0,
+        "timestep": 5.0, "time": "1ps", "equilibration": "100fs", "minimise_steps": 0,
+        "trajectory_interval": 10, "output": str(tmp_path / "out"),
+    }  # fmt: skip
+    return LiquidsOptions(**(given_ | changes))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 40), st.integers(1, 8))
+def test_frames_of_largest_spread_that_are_apart(spread, n, apart):
+    spread, n = np.array(spread), min(n, len(spread))
+    chosen = choose_frames(spread, n, apart)
+    assert len(set(chosen)) == n
+    assert (np.diff(chosen) > 0).all()
+    assert spread.argmax() in chosen or spread[chosen].max() == spread.max()
+    if n * (2 * apart - 1) <= len(spread):  # then none had to be closer
+        assert (np.diff(chosen) >= apart).all()
+
+
+def test_frames_at_equal_distances():
+    assert choose_frames(np.zeros(11), 3, 0).tolist() == [0, 5, 10]
+
+
+def test_a_liquid_is_run_and_its_most_uncertain_frames_are_kept(tmp_path, caplog):
+    given_ = options(tmp_path, apart=1)
+    frames = sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
+    assert frames.n_structures == 3
+    assert len(set(frames.group.tolist())) == 1
+    calculator = EnsembleCalculator(members())
+    from ase.io import read
+
+    spread = {}
+    for frame in read(tmp_path / "out" / "argon" / "trajectory.extxyz", ":"):
+        if frame.info["time_ps"] > 0:
+            calculator.calculate(frame)
+            rms = np.sqrt(np.square(calculator.results["forces_spread"]).mean())
+            spread[float(frame.positions[0, 0])] = rms
+    assert len(spread) == 20
+    largest = sorted(spread.values())[-3:]
+    kept = [min(spread, key=lambda x: abs(x - a.positions[0, 0])) for a in to_ase(frames)]
+    assert sorted(spread[x] for x in kept) == pytest.approx(largest)
+
+
+def test_what_is_finished_is_read_and_other_options_are_refused(tmp_path, monkeypatch):
+    given_ = options(tmp_path)
+    sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
+    frames = tmp_path / "out" / "argon" / "frames.h5"
+    before = frames.stat().st_mtime_ns
+    again = sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
+    assert frames.stat().st_mtime_ns == before
+    assert again.n_structures == 3
+    with pytest.raises(InvalidInputError, match="holds liquids of other options"):
+        sample_liquids(replace(given_, n_frames=2), members(), progress=False)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="different liquids.*n_frames|n_frames.*liquids"):
+        options(tmp_path, liquids=("argon", "argon"), n_frames=0)
+    with pytest.raises(InvalidInputError, match="Expected models to run"):
+        sample_liquids(options(tmp_path))
+    with pytest.raises(InvalidInputError, match="Expected a run with 30 frames .* has 20"):
+        sample_liquids(
+            options(tmp_path, n_frames=30), members(), starts={"argon": start()}, progress=False
+        )
+    assert run_name("EC:DMC 1:1") == "EC-DMC-1-1"
+    assert run_name("/some/where/box.xyz") == "box.xyz"
