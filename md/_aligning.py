@@ -27,6 +27,7 @@ from ._training_data import groups_of, plan_batches, split
 from .calculators import CalculatorTeacher, ForceFieldCalculator
 from .dynamics import DynamicsError, DynamicsOptions, run_dynamics
 from .dynamics_report import block_average
+from .estimates import Estimate
 from .frames import AtomicBatch, collate, find_molecules, from_ase, select, to_ase
 from .liquids import choose_frames, run_name
 from .losses import Loss, LossOptions
@@ -66,18 +67,18 @@ class Measured:
 
     Attributes
     ----------
-    shift : tuple of float
-        What has to be added to the pressure at the wanted density, in bar, and its standard error.
-    density : tuple of float
-        In g/cm³, and its standard error; that of the target where it was held.
+    shift : Estimate
+        What has to be added to the pressure at the wanted density, in bar.
+    density : Estimate
+        In g/cm³; that of the target where it was held.
     frames : AtomicBatch
         To learn from.
     last : AtomicBatch
         The last frame, where another run may start.
     """
 
-    shift: tuple[float, float]
-    density: tuple[float, float]
+    shift: Estimate
+    density: Estimate
     frames: AtomicBatch
     last: AtomicBatch
 
@@ -174,22 +175,20 @@ def measure(
         atomic_write_bytes(folder / FOUND, json.dumps(found).encode())
     found = _read_json(folder / FOUND)
     shift = _shift(target, options, found)
-    logger.info("%s: %.0f ± %.0f bar to add", target.liquid, *shift)
+    logger.info("%s: %s to add", target.liquid, shift)
     density, error = found["density_g_cm3"]
     frames, last = (read_frames(folder / name) for name in (FRAMES, LAST))
-    return Measured(shift, (density, error), frames, last)
+    return Measured(shift, Estimate(density, error, "g/cm³"), frames, last)
 
 
-def _shift(
-    target: DensityTarget, options: AlignmentOptions, found: Mapping[str, Any]
-) -> tuple[float, float]:
-    """Return what to add to the pressure at the target's density, in bar, and its error."""
+def _shift(target: DensityTarget, options: AlignmentOptions, found: Mapping[str, Any]) -> Estimate:
+    """Return what to add to the pressure at the target's density."""
     if options.route == "nvt":
         pressure, error = found["pressure_bar"]
-        return target.pressure_bar - pressure, error
+        return Estimate(target.pressure_bar - pressure, error, "bar")
     density, error = found["density_g_cm3"]
     slope = 1.0 / (target.density_g_cm3 * options.compressibility)
-    return (density - target.density_g_cm3) * slope, error * slope
+    return Estimate(density - target.density_g_cm3, error).scaled(slope, "bar")
 
 
 def _pressures(
@@ -210,8 +209,8 @@ def density_of_liquid(
     folder: Path,
     start: Atoms | None,
     progress: Progress,
-) -> tuple[float, float]:
-    """Return the density of a liquid at its pressure in g/cm³, and its standard error.
+) -> Estimate:
+    """Return the density of a liquid at its pressure, in g/cm³.
 
     Raises
     ------
@@ -233,7 +232,7 @@ def density_of_liquid(
         found = {"density_g_cm3": done.averages["density_g_cm3"]}
         atomic_write_bytes(folder / FOUND, json.dumps(found).encode())
     density, error = _read_json(folder / FOUND)["density_g_cm3"]
-    return density, error
+    return Estimate(density, error, "g/cm³")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -284,7 +283,7 @@ def correct(
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
     model.train_only(options.parameters)
     known = _labelled(model, frames, dtype)
-    wanted = torch.tensor([m.shift[0] for m in measured.values()], dtype=known.cell.dtype)[which]
+    wanted = torch.tensor([m.shift.value for m in measured.values()], dtype=known.cell.dtype)[which]
     shifted = _add_pressure(known, wanted)
     rest, held_out = hold_out_tails(mixtures_of(frames), options.validation_fraction)
     terms = _bulk_terms(select(known, rest), wanted[rest], options)

@@ -44,6 +44,7 @@ from ._training_data import as_batch
 from .alignment_report import AlignmentResult, LiquidResult
 from .densities import DensityTarget, read_targets
 from .dynamics import DynamicsOptions
+from .estimates import Estimate
 from .losses import LossOptions
 from .model import ForceField, Trained
 from .storage import load_force_field, save_force_field
@@ -300,9 +301,9 @@ class _Work:
             folder = self.output / f"iteration-{number}"
             rounds.append(self._measure(model, folder, rounds[-1] if rounds else {}))
             lacking = {
-                name: found.shift[0]
+                name: found.shift.value
                 for name, found in rounds[-1].items()
-                if abs(found.shift[0]) > self._slack(found)
+                if abs(found.shift.value) > self._slack(found)
             }
             if not lacking:
                 return model, True, rounds, moved
@@ -320,7 +321,7 @@ class _Work:
         return model, False, rounds, moved
 
     def _slack(self, found: Measured) -> float:
-        return max(self.options.tolerance_bar, SIGMAS * found.shift[1])
+        return max(self.options.tolerance_bar, SIGMAS * found.shift.error)
 
     def _measure(
         self, model: ForceField, folder: Path, before: Mapping[str, Measured]
@@ -334,7 +335,7 @@ class _Work:
             measured = measure(
                 target, model, self.options, folder / folder_of(target), start, self.progress
             )
-            if not math.isfinite(measured.shift[1]):
+            if not math.isfinite(measured.shift.error):
                 message = (
                     f"Expected runs with at least eight frames, to know an error; that of "
                     f"{target.name} has fewer. Take a longer time, or a smaller interval."
@@ -372,7 +373,7 @@ class _Work:
             )
             raise AlignmentError(message)
 
-    def densities(self, model: ForceField, when: str) -> dict[str, tuple[float, float]]:
+    def densities(self, model: ForceField, when: str) -> dict[str, Estimate]:
         """Return the density of each liquid at its pressure."""
         if DynamicsOptions(time=self.options.density_time).n_steps == 0:
             return {}

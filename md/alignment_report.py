@@ -11,6 +11,7 @@ import numpy as np
 from scikd.report import Figure, Report, Section, Table
 
 from .densities import DensityTarget
+from .estimates import Estimate
 from .model import ForceField
 
 __all__ = ["AlignmentResult", "LiquidResult", "alignment_report"]
@@ -24,19 +25,19 @@ class LiquidResult:
     ----------
     target : DensityTarget
         What was measured.
-    shifts_bar : tuple of (float, float)
-        In each round what the pressure lacked, and its standard error; empty if held out.
+    shifts : tuple of Estimate
+        In each round what the pressure lacked, in bar; empty if held out.
     moved_bar : tuple of float
         In each round by how much the training moved it, on frames that were held out.
-    before, after : (float, float) or None
-        Density in g/cm³ of the model at first and in the end, and its standard error.
+    before, after : Estimate or None
+        Density of the model at first and in the end, in g/cm³.
     """
 
     target: DensityTarget
-    shifts_bar: tuple[tuple[float, float], ...]
+    shifts: tuple[Estimate, ...]
     moved_bar: tuple[float, ...]
-    before: tuple[float, float] | None
-    after: tuple[float, float] | None
+    before: Estimate | None
+    after: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,24 @@ class AlignmentResult:
                 liquid.target.name,
                 "held out" if liquid.target.held_out else "aligned",
                 liquid.target.density_g_cm3,
-                _pair(liquid.before, 4),
-                _pair(liquid.after, 4),
-                _pair(liquid.shifts_bar[0] if liquid.shifts_bar else None, 0),
-                _pair(liquid.shifts_bar[-1] if liquid.shifts_bar else None, 0),
+                *(
+                    None if number is None else str(number)
+                    for number in (
+                        liquid.before,
+                        liquid.after,
+                        liquid.shifts[0] if liquid.shifts else None,
+                        liquid.shifts[-1] if liquid.shifts else None,
+                    )
+                ),
             )
             for liquid in self.liquids
         ]
-        columns = (
-            "liquid", "", "measured g/cm³", "before g/cm³", "after g/cm³", "lacked bar",
-            "lacks bar",
-        )  # fmt: skip
+        columns = ("liquid", "", "measured g/cm³", "before", "after", "lacked", "lacks")
         return Table("Densities", columns, rows, note="Errors are standard errors, by blocks.")
 
     def summary(self) -> str:
         """Say in a few lines what came out."""
-        rounds = max((len(liquid.shifts_bar) for liquid in self.liquids), default=0)
+        rounds = max((len(liquid.shifts) for liquid in self.liquids), default=0)
         ended = "pressures agree" if self.converged else "pressures do not agree yet"
         lines = [f"{ended} after {rounds - 1} corrections"]
         for liquid in self.liquids:
@@ -90,14 +93,10 @@ class AlignmentResult:
                 aim = liquid.target.density_g_cm3
                 kind = " (held out)" if liquid.target.held_out else ""
                 lines.append(
-                    f"{liquid.target.name}{kind}: {_pair(liquid.before, 4)} before, "
-                    f"{_pair(liquid.after, 4)} after, {aim:g} g/cm³ measured"
+                    f"{liquid.target.name}{kind}: {liquid.before} before, "
+                    f"{liquid.after} after, {aim:g} g/cm³ measured"
                 )
         return "\n".join(lines)
-
-
-def _pair(pair: tuple[float, float] | None, digits: int) -> str | None:
-    return None if pair is None else f"{pair[0]:.{digits}f} ± {pair[1]:.{digits}f}"
 
 
 def alignment_report(result: AlignmentResult) -> Report:
@@ -108,11 +107,11 @@ def alignment_report(result: AlignmentResult) -> Report:
     result : AlignmentResult
         From `align`.
     """
-    aligned = [liquid for liquid in result.liquids if liquid.shifts_bar]
+    aligned = [liquid for liquid in result.liquids if liquid.shifts]
 
     def draw(axes: Any) -> None:
         for liquid in aligned:
-            shifts = np.array(liquid.shifts_bar)
+            shifts = np.array([(shift.value, shift.error) for shift in liquid.shifts])
             axes.errorbar(
                 np.arange(len(shifts)), shifts[:, 0], shifts[:, 1], marker="o", capsize=3,
                 label=liquid.target.name,

@@ -13,7 +13,7 @@ virial   components of the virial, or per atom               eV
 charges  atomic charges                                      e
 dipole   components of the dipole                            e·Å
 qeq      components of dE/dq · dq/dx, which should be zero   eV/Å
-pressure pressure between molecules times volume, or per atom eV
+pressure pressure between molecules times the volume         eV
 shear    components of the virial less a third of its trace  eV
 ======== =================================================== ==========
 
