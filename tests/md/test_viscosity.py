@@ -7,12 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import units
+from ase.build import bulk
 from scipy import constants
 
 from scikd.exceptions import InvalidInputError
+from scikd.md import dynamics
+from scikd.md.dynamics import DynamicsOptions, run_dynamics
 from scikd.md.estimates import TooShortError
 from scikd.md.records import PressureRecord
+from scikd.md.trajectories import read_trajectory
 from scikd.md.viscosity import running_integral, viscosity_of_flow, viscosity_of_fluctuations
+from tests.reference.md_lennard_jones import LennardJones
 from tests.reference.md_synthetic import integral_of, liquid, ornstein_uhlenbeck, walks
 
 pytest.importorskip("stacie")
@@ -90,3 +96,35 @@ def test_a_flow_too_weak_or_too_fast_is_refused():
         viscosity_of_flow(flowing(2.0))
     with pytest.raises(InvalidInputError, match="needs a run with an acceleration"):
         viscosity_of_flow(flowing(0.2, acceleration=0.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("acceleration", [0.0, 0.15])
+def test_the_lennard_jones_liquid_has_its_viscosity(tmp_path, monkeypatch, acceleration):
+    """Near the triple point, at 0.8442 and 0.722 in reduced units, many have found 3.2 to 3.3."""
+    monkeypatch.setattr(dynamics, "plot_dynamics", lambda *_: b"figure")
+    epsilon, sigma, mass = 119.8 * units.kB, 3.405, 39.948
+    atoms = bulk("Ar", "fcc", a=(4 / 0.8442) ** (1 / 3) * sigma, cubic=True) * (4, 4, 4)
+    atoms.rattle(0.1, seed=0)
+    options = DynamicsOptions(
+        output=str(tmp_path),
+        ensemble="nvt",
+        temperature=0.722 * 119.8,
+        timestep=5.0,
+        time="400ps",
+        equilibration="20ps",
+        minimise_steps=0,
+        thermostat_time=1000.0,
+        log_interval=1000,
+        trajectory_interval=5000,
+        checkpoint_interval=20000,
+        pressure_interval=2,
+        acceleration=acceleration,
+    )
+    run_dynamics(options, atoms=atoms, calculator=LennardJones(epsilon, sigma, 3 * sigma))
+    method = viscosity_of_flow if acceleration else viscosity_of_fluctuations
+    found = method(read_trajectory(tmp_path)).coefficient
+    seconds = 1e-15 / units.fs  # ASE's unit of time
+    unit = math.sqrt(mass * epsilon) / sigma**2 * seconds * constants.e * 1e30 * 1e3  # cP
+    assert found.value / unit == pytest.approx(3.25, abs=3.0 * found.error / unit)
+    assert found.relative < 0.25
