@@ -262,6 +262,8 @@ class Equivariant(Architecture):
         Sizes.
     """
 
+    readout = "energy_head"
+
     def __init__(self, settings: EquivariantSettings | None = None) -> None:
         super().__init__()
         settings = settings or EquivariantSettings()

@@ -13,7 +13,7 @@ from tests.contracts.source import ROOT, needs_checkout, package_files, parse
 pytestmark = needs_checkout
 
 # Import names that are not those of the distribution.
-DISTRIBUTIONS = {"torch_sim": "torch-sim-atomistic", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"freud": "freud-analysis", "torch_sim": "torch-sim-atomistic", "yaml": "pyyaml"}
 
 
 def normal(name):

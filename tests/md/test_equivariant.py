@@ -433,3 +433,11 @@ def test_impossible_sizes_are_refused_all_at_once():
         EquivariantSettings(average_neighbors=-1.0)
     with pytest.raises(InvalidInputError, match="family is 'get', expected 'equivariant'"):
         EquivariantSettings(family="get")
+
+
+def test_the_readout_can_be_trained_alone():
+    model = force_field()
+    model.train_only("readout")
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert trained
+    assert all(name.startswith("architecture.energy_head.") for name in trained)
