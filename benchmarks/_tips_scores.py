@@ -183,7 +183,7 @@ def _verdict(
     market: Market, results: Mapping[tuple[str, int], BacktestResult], n_resamples: int
 ) -> Row:
     """Ask of all that was tried whether the best of it is luck."""
-    tried = {f"{name}, {seed}": one for (name, seed), one in results.items()}
+    tried = {f"{name}, seed {seed}": one for (name, seed), one in results.items()}
     found = judge(tried, n_resamples=n_resamples // 2, n_blocks=10)
     return row(
         f"{market.name}: does any earn more than equal weight? Hansen's p",
