@@ -265,7 +265,7 @@ def test_a_narrow_choice_is_taken_out_of_a_wide_one(monkeypatch):
 def test_a_series_of_returns_is_laid_over_the_dates():
     panel = make_panel(0, n_dates=40)
     scores = make_scores(0, panel)
-    returns = np.random.default_rng(1).normal(size=40)
+    returns = 0.01 * np.random.default_rng(1).normal(size=40)
     days = pd.DatetimeIndex(panel.dates)
     own = pd.Series(returns, index=days)
     longer = pd.concat([pd.Series([9.0], index=days[:1] - pd.Timedelta(days=9)), own])
