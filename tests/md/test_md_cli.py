@@ -76,12 +76,12 @@ def test_help_is_quick_and_lists_all_commands():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.rpartition("LOADED")[2].split() == []
-    for command in ("evaluate", "import-bamboo", "label", "run", "sample", "train"):
+    for command in ("evaluate", "import-bamboo", "label", "properties", "run", "sample", "train"):
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "run", "sample", "evaluate", "label", "import-bamboo"]
+    "command", ["train", "run", "sample", "evaluate", "label", "import-bamboo", "properties"]
 )
 def test_each_command_has_help(run, command):
     code, out, _ = run("md", command, "--help")
@@ -345,6 +345,5 @@ def test_every_command_is_a_command():
     from scikd.md.cli import app
 
     group = typer.main.get_command(app)
-    assert {"evaluate", "label", "import-bamboo", "train", "run", "sample"} == set(
-        group.list_commands(None)
-    )
+    names = {"evaluate", "label", "import-bamboo", "properties", "train", "run", "sample"}
+    assert names == set(group.list_commands(None))
