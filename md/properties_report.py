@@ -94,7 +94,7 @@ def _motion(found: LiquidProperties) -> list[Item]:
     if found.diffusions:
         note = (
             "Mean squared displacement; the dashed lines have the slope of the result. Times up to "
-            "half of the trajectory are shown."
+            "a tenth of the trajectory are shown; beyond, the curve is little more than chance."
         )
         items.append(Figure("Diffusion", lambda axes: _draw_diffusion(axes, found), note=note))
     viscosity = found.viscosity
@@ -147,8 +147,8 @@ def _draw_distributions(grid: Any, found: LiquidProperties) -> None:
 def _draw_diffusion(axes: Any, found: LiquidProperties) -> None:
     for place, diffusion in enumerate(found.diffusions):
         colour = PALETTE[place % len(PALETTE)]
-        half = slice(1, max(len(diffusion.times_ps) // 2, 3))
-        times, curve = _thinned(diffusion.times_ps[half], diffusion.displacements[half])
+        part = slice(1, max(len(diffusion.times_ps) // 10, 3))
+        times, curve = _thinned(diffusion.times_ps[part], diffusion.displacements[part])
         axes.plot(times, curve, color=colour, linewidth=1.4, label=diffusion.species)
         slope = 6.0 * diffusion.coefficient.value / 1e-4  # Å²/ps
         offset = float(np.median(curve - slope * times))
