@@ -19,6 +19,7 @@ Every innermost loop has one result: with two, which might be the same memory, n
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 __all__ = [
@@ -49,17 +50,10 @@ def pairs_by_output(index, links, signs, w, x, strengths, out):  # type: ignore[
 
 @_jit
 def pairs_by_input(index, links, signs, w, strengths, z, out):  # type: ignore[no-untyped-def]
-    for e in range(index.shape[1]):
-        a, b = index[0, e], index[1, e]
-        for n in range(len(links)):
-            i, q, p = links[n]
-            forth = strengths[e, n]
-            back = forth * signs[n]
-            w_e, x_a, x_b, z_a, z_b = w[e, p], out[a, i], out[b, i], z[a, q], z[b, q]
-            for c in range(len(w_e)):
-                x_b[c] += forth * w_e[c] * z_a[c]
-            for c in range(len(w_e)):
-                x_a[c] += back * w_e[c] * z_b[c]
+    """Send back what came: the same sums, with the ends of each pair and of each link swapped."""
+    back = np.empty_like(links)
+    back[:, 0], back[:, 1], back[:, 2] = links[:, 1], links[:, 0], links[:, 2]
+    pairs_by_output(np.ascontiguousarray(index[::-1]), back, signs, w, z, strengths, out)
 
 
 @_jit
