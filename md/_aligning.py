@@ -25,7 +25,7 @@ from ._bulk import frame_sets, hold_out_tails, mixtures_of
 from ._trainer import Course, Trainer
 from ._training_data import groups_of, plan_batches, split
 from .calculators import CalculatorTeacher, ForceFieldCalculator
-from .dynamics import DynamicsError, DynamicsOptions, run_dynamics
+from .dynamics import DynamicsError, DynamicsOptions, DynamicsResult, run_dynamics
 from .dynamics_report import block_average
 from .estimates import Estimate
 from .frames import AtomicBatch, collate, find_molecules, from_ase, select, to_ase
@@ -152,15 +152,9 @@ def measure(
         ensemble = "npt" if options.route == "npt" else "nvt"
         run = dynamics_of(target, options, ensemble, options.time, folder)
         calculator = calculator_of(model, options)
-        try:
-            done = run_dynamics(run, atoms=start, calculator=calculator, progress=progress)
-        except DynamicsError as reason:
-            message = (
-                f"Expected the model to run {target.liquid} at {target.density_g_cm3:g} g/cm³ and "
-                f"{target.temperature_k:g} K; it cannot, so this density is out of its reach. "
-                f"{reason}"
-            )
-            raise AlignmentError(message) from reason
+        at = f"{target.liquid} at {target.density_g_cm3:g} g/cm³ and {target.temperature_k:g} K"
+        verdict = f"{at}; it cannot, so this density is out of its reach"
+        done = _run(run, calculator, start, progress, verdict)
         kept = [f for f in read(done.trajectory, ":") if f.info["time_ps"] > 0]
         frames = from_ase([with_molecules(frame) for frame in kept])
         pressures = _pressures(frames, calculator, target.temperature_k)
@@ -179,6 +173,20 @@ def measure(
     density, error = found["density_g_cm3"]
     frames, last = (read_frames(folder / name) for name in (FRAMES, LAST))
     return Measured(shift, Estimate(density, error, "g/cm³"), frames, last)
+
+
+def _run(
+    run: DynamicsOptions,
+    calculator: ForceFieldCalculator,
+    start: Atoms | None,
+    progress: Progress,
+    verdict: str,
+) -> DynamicsResult:
+    try:
+        return run_dynamics(run, atoms=start, calculator=calculator, progress=progress)
+    except DynamicsError as reason:
+        message = f"Expected the model to run {verdict}. {reason}"
+        raise AlignmentError(message) from reason
 
 
 def _shift(target: DensityTarget, options: AlignmentOptions, found: Mapping[str, Any]) -> Estimate:
@@ -219,16 +227,9 @@ def density_of_liquid(
     """
     if not (folder / FOUND).exists():
         run = dynamics_of(target, options, "npt", options.density_time, folder)
-        try:
-            done = run_dynamics(
-                run, atoms=start, calculator=calculator_of(model, options), progress=progress
-            )
-        except DynamicsError as reason:
-            message = (
-                f"Expected the model to run {target.liquid} at {target.pressure_bar:g} bar and "
-                f"{target.temperature_k:g} K; it cannot. {reason}"
-            )
-            raise AlignmentError(message) from reason
+        at = f"{target.liquid} at {target.pressure_bar:g} bar and {target.temperature_k:g} K"
+        calculator = calculator_of(model, options)
+        done = _run(run, calculator, start, progress, f"{at}; it cannot")
         found = {"density_g_cm3": done.averages["density_g_cm3"]}
         atomic_write_bytes(folder / FOUND, json.dumps(found).encode())
     density, error = _read_json(folder / FOUND)["density_g_cm3"]
