@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .alignment import AlignmentOptions, align
     from .bamboo import import_bamboo
     from .calculators import EnsembleCalculator, ForceFieldCalculator
+    from .campaign import CampaignOptions, run_campaign
     from .densities import DensityTarget, read_targets
     from .dispersion import D3BJ, D3CSO
     from .distillation import DistillationOptions, distill_ensemble
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .frames import AtomicBatch, from_ase, to_ase
     from .get import GET, GETSettings
     from .liquids import LiquidsOptions, sample_liquids
+    from .measurements import MeasuredLiquid, read_measurements
     from .model import Architecture, ForceField
     from .properties import PropertiesOptions, compute_properties
     from .readers import read_frames, write_frames
@@ -44,6 +46,7 @@ __all__ = [
     "AlignmentOptions",
     "Architecture",
     "AtomicBatch",
+    "CampaignOptions",
     "DensityTarget",
     "DistillationOptions",
     "DynamicsOptions",
@@ -56,6 +59,7 @@ __all__ = [
     "ForceFieldCalculator",
     "GETSettings",
     "LiquidsOptions",
+    "MeasuredLiquid",
     "PropertiesOptions",
     "TrainingOptions",
     "Trajectory",
@@ -68,8 +72,10 @@ __all__ = [
     "import_bamboo",
     "load_force_field",
     "read_frames",
+    "read_measurements",
     "read_targets",
     "read_trajectory",
+    "run_campaign",
     "run_dynamics",
     "sample_liquids",
     "save_force_field",
@@ -81,6 +87,7 @@ _HOMES = {
     "alignment": ("AlignmentOptions", "align"),
     "bamboo": ("import_bamboo",),
     "calculators": ("EnsembleCalculator", "ForceFieldCalculator"),
+    "campaign": ("CampaignOptions", "run_campaign"),
     "densities": ("DensityTarget", "read_targets"),
     "dispersion": ("D3BJ", "D3CSO"),
     "distillation": ("DistillationOptions", "distill_ensemble"),
@@ -92,6 +99,7 @@ _HOMES = {
     "frames": ("AtomicBatch", "from_ase", "to_ase"),
     "get": ("GET", "GETSettings"),
     "liquids": ("LiquidsOptions", "sample_liquids"),
+    "measurements": ("MeasuredLiquid", "read_measurements"),
     "model": ("Architecture", "ForceField"),
     "properties": ("PropertiesOptions", "compute_properties"),
     "readers": ("read_frames", "write_frames"),

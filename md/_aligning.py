@@ -15,13 +15,14 @@ import torch
 from ase import Atoms
 from ase.io import read
 
-from scikd._atomic import atomic_write_bytes, storage_error
+from scikd._atomic import atomic_write_bytes
 from scikd._devices import choose_device
 from scikd._distributed import joined_processes
 from scikd._progress import Progress
-from scikd.exceptions import CorruptFileError, ScikdError
+from scikd.exceptions import ScikdError
 
 from ._bulk import frame_sets, hold_out_tails, mixtures_of
+from ._stages import read_json
 from ._trainer import Course, Trainer
 from ._training_data import groups_of, plan_batches, split
 from .calculators import CalculatorTeacher, ForceFieldCalculator
@@ -40,6 +41,7 @@ from .units import BAR
 if TYPE_CHECKING:
     from .alignment import AlignmentOptions
     from .densities import DensityTarget
+    from .measurements import MeasuredLiquid
 
 __all__ = [
     "AlignmentError",
@@ -167,7 +169,7 @@ def measure(
         write_frames(folder / FRAMES, select(frames, chosen))
         write_frames(folder / LAST, select(frames, [-1]))
         atomic_write_bytes(folder / FOUND, json.dumps(found).encode())
-    found = _read_json(folder / FOUND)
+    found = read_json(folder / FOUND)
     shift = _shift(target, options, found)
     logger.info("%s: %s to add", target.liquid, shift)
     density, error = found["density_g_cm3"]
@@ -232,19 +234,8 @@ def density_of_liquid(
         done = _run(run, calculator, start, progress, f"{at}; it cannot")
         found = {"density_g_cm3": done.averages["density_g_cm3"]}
         atomic_write_bytes(folder / FOUND, json.dumps(found).encode())
-    density, error = _read_json(folder / FOUND)["density_g_cm3"]
+    density, error = read_json(folder / FOUND)["density_g_cm3"]
     return Estimate(density, error, "g/cm³")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    except ValueError as error:
-        message = f"{path} is cut short or garbled: remove it, and what it tells is done again."
-        raise CorruptFileError(message) from error
-    return found
 
 
 # ------------------------------------------------------------------------------------- correction
@@ -378,7 +369,7 @@ def _times(options: LossOptions, factor: float) -> LossOptions:
     return replace(options, **weights)
 
 
-def folder_of(target: DensityTarget) -> str:
-    """Return the name of the folder of a target."""
+def folder_of(target: DensityTarget | MeasuredLiquid) -> str:
+    """Return the name of the folder of a liquid in a state."""
     state = f"{target.temperature_k:g}K-{target.pressure_bar:g}bar"
     return f"{run_name(target.liquid)}-{state}"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from scikd._atomic import atomic_write_bytes, make_folder, storage_error
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import CorruptFileError, InvalidInputError
 
-__all__ = ["claim_folder"]
+__all__ = ["claim_folder", "read_json"]
 
 OPTIONS = "options.json"
 
@@ -49,3 +49,23 @@ def claim_folder(folder: Path, options: Mapping[str, Any], what: str) -> None:
             "Use another folder."
         )
         raise InvalidInputError(message)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a stage has noted.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    CorruptFileError
+        If it is no JSON.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
+    except ValueError as error:
+        message = f"{path} is cut short or garbled: remove it, and what it tells is done again."
+        raise CorruptFileError(message) from error
+    return found

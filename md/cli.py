@@ -131,6 +131,32 @@ def _align(options: Any) -> None:
     typer.echo(f"The model lies in {result.path}, a report in {page}")
 
 
+def _campaign(
+    options: Any,
+    *,
+    mixtures: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV file: liquid, temperature_k, density_g_cm3, viscosity_cp, ... as far as "
+            "they were measured.",
+            show_default=False,
+        ),
+    ],
+    jobs: Annotated[int, typer.Option(help="Mixtures side by side; -1 for one per core.")] = 1,
+) -> None:
+    """Run a table of mixtures, and compare their properties with experiment.
+
+    What was stopped goes on when the same command is run again.
+    """
+    from .campaign import run_campaign  # noqa: PLC0415
+
+    result = run_campaign(mixtures, options, n_jobs=jobs)
+    typer.echo(result.summary())
+    typer.echo(f"The table lies in {result.table}, a report in {result.page}")
+    if result.failed:
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _structures_in(output: Path) -> Iterator[None]:
     """See that structures can be written to a file, before the work that makes them."""
@@ -169,6 +195,7 @@ BUILT = {
     "sample": Built("scikd.md.sampling.SamplingOptions", _sample),
     "sample-liquids": Built("scikd.md.liquids.LiquidsOptions", _sample_liquids),
     "align": Built("scikd.md.alignment.AlignmentOptions", _align),
+    "campaign": Built("scikd.md.campaign.CampaignOptions", _campaign, file="flag"),
     "distill": Built("scikd.md.distillation.DistillationOptions", _distill),
 }
 """Commands whose flags are the fields of a dataclass."""

@@ -28,6 +28,7 @@ __all__ = [
     "Card",
     "Figure",
     "Gallery",
+    "Link",
     "Picture",
     "Report",
     "Section",
@@ -64,6 +65,35 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to another page.
+
+    Parameters
+    ----------
+    text : str
+        What is read.
+    target : str
+        Path of the other page, from the folder of this one, with forward slashes.
+
+    Raises
+    ------
+    InvalidInputError
+        If the target is no such path: a page loads nothing, and leads to no other machine.
+    """
+
+    text: str
+    target: str
+
+    def __post_init__(self) -> None:
+        if ":" in self.target or self.target.startswith("/") or not self.target:
+            message = f"expected a path from the folder of the page, got {self.target!r}"
+            raise InvalidInputError(message)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Table:
     """A table.
 
@@ -76,7 +106,8 @@ class Table:
     rows : sequence of sequence of object
         Cells, as many in a row as there are columns. A column of numbers is aligned to the right,
         with as many decimals as tell its numbers apart; strings stay as they are; None is an
-        em-dash. Text such as "+1.5 %" is aligned to the right where the column has nothing else.
+        em-dash. Text such as "+1.5 %" is aligned to the right where the column has nothing else. A
+        `Link` is its text, and on the page leads to another one.
     note : str, default=""
         A line below the table.
     highlight_row : int or None, default=None
@@ -386,7 +417,13 @@ def _item_context(item: Item) -> dict[str, Any]:
         return {"kind": "gallery", "cards": item.cards, **shared}
     if isinstance(item, Table):
         head = list(zip(map(str, item.columns), item.numeric, strict=True))
-        rows = [list(zip(row, item.numeric, strict=True)) for row in item.cells()]
+        targets = [
+            [cell.target if isinstance(cell, Link) else "" for cell in row] for row in item.rows
+        ]
+        rows = [
+            list(zip(row, item.numeric, places, strict=True))
+            for row, places in zip(item.cells(), targets, strict=True)
+        ]
         return {"kind": "table", "head": head, "rows": rows, "mark": item.highlight_row, **shared}
     context = {"kind": "figure", "width": round(item.size[0] * PIXELS_PER_INCH), **shared}
     try:

@@ -20,6 +20,7 @@ from scikd.report import (
     Card,
     Figure,
     Gallery,
+    Link,
     Picture,
     Report,
     Section,
@@ -107,6 +108,17 @@ def test_cells_are_aligned_marked_and_dashed(report):
     assert [cell.get("class") for cell in page.all("td")] == [None, "number", "number"] * 2
     assert [row.get("class") for row in page.all("tr")] == [None, None, "mark"]
     assert "\N{EM DASH}" in page.texts
+
+
+def test_a_cell_may_lead_to_another_page():
+    table = Table("t", ["a"], [[Link("<there>", "a folder/page.html")], ["plain"]])
+    page = Page(Report("Title", [Section("s", [table])]).to_html())
+    assert [a["href"] for a in page.all("a")] == ["a folder/page.html"]
+    assert "<there>" in page.texts
+    assert "<there>" in table.to_text()
+    for target in ("https://example.org", "/etc/hosts", "javascript:alert()", ""):
+        with pytest.raises(InvalidInputError, match="path from the folder of the page"):
+            Link("x", target)
 
 
 def test_everything_is_escaped(tmp_path):

@@ -59,6 +59,7 @@ SMALL = [
 
 COMMANDS = (
     "align",
+    "campaign",
     "distill",
     "evaluate",
     "export",
