@@ -46,6 +46,7 @@ __all__ = [
 logger = logging.getLogger("scikd.md.distillation")
 
 LARGEST_BATCH = 16  # boxes labelled before they are written to disk
+LARGEST_RATIO = 3.0  # of a teacher's forces to those of the others; units differ by more
 
 
 def mixtures_of(batch: AtomicBatch) -> np.ndarray:
@@ -129,6 +130,8 @@ def consensus_of(
     ------
     TeacherError
         If a member fails, or did not converge for a structure.
+    InvalidInputError
+        If the forces of members differ in size as those in different units do.
     """
     inputs = Structures(frames)
     asked: list[Teacher] = []
@@ -140,7 +143,8 @@ def consensus_of(
             asked.append(teacher)
     rules: dict[str, str | Aggregator] = {q.name: rule for q in ensemble.quantities}
     rules["energy"] = Harmonised(Harmoniser("center", per="group"), rule)
-    found = ensemble.replace(teachers=asked, aggregator=rules).consensus(inputs, groups=mixtures)
+    asking = ensemble.replace(teachers=asked, aggregator=rules)
+    found = asking.consensus(inputs, groups=mixtures, members=True)
     failed = found.mean.get(CONVERGED.name, np.ones(1)) < 1.0
     if failed.any():
         message = (
@@ -148,7 +152,23 @@ def consensus_of(
             f"{np.flatnonzero(failed).tolist()}. Leave them out."
         )
         raise TeacherError(message)
-    return found
+    if "forces" in found.members:
+        _check_scale(found.members["forces"], ensemble.names)
+    return replace(found, members={})
+
+
+def _check_scale(forces: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse forces of members that differ as units do."""
+    sizes = np.sqrt(np.square(forces).mean(axis=(1, 2)))
+    odd = np.abs(np.log(sizes / np.median(sizes))) > math.log(LARGEST_RATIO)
+    if odd.any():
+        told = ", ".join(f"{name} {size:.3g}" for name, size in zip(names, sizes, strict=True))
+        message = (
+            f"Expected teachers whose forces are alike, in eV/Å; their root mean squares are "
+            f"{told} eV/Å. Is one of them in another unit (1 kcal/mol/Å is 0.0434 eV/Å), or not "
+            "made for these liquids? Convert it, or leave it out."
+        )
+        raise InvalidInputError(message)
 
 
 def label_by_consensus(batch: AtomicBatch, found: Consensus) -> AtomicBatch:

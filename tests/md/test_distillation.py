@@ -14,7 +14,7 @@ from ase.calculators.lj import LennardJones
 from scikd._options import load_options
 from scikd.aggregation import Mean
 from scikd.ensemble import TeacherEnsemble
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import InvalidInputError, TeacherError
 from scikd.labels import LabelStore
 from scikd.md._bulk import (
     as_ensemble,
@@ -329,6 +329,23 @@ def test_what_does_not_fit_is_refused():
 
 
 # --------------------------------------------------------------------------------- the loss of it
+
+
+@pytest.mark.parametrize("factor", [23.06, 1 / 23.06])
+@pytest.mark.parametrize("n_right", [1, 3])
+def test_a_teacher_in_another_unit_is_found(factor, n_right):
+    """The message names all sizes, so that the odd one is seen."""
+    teachers = [argon(EPSILON * (1 + 0.1 * i), f"right {i}") for i in range(n_right)]
+    with pytest.raises(InvalidInputError, match=r"wrong .*kcal/mol"):
+        distil([*teachers, argon(EPSILON * factor, "wrong")], fluid(4))
+
+
+def test_an_element_that_a_teacher_does_not_know_is_named():
+    """Before any training, and with the teacher's own list."""
+    knows = force_field()
+    frames = fluid(4)
+    with pytest.raises((InvalidInputError, TeacherError), match=r"Ar"):
+        distil([argon(), ForceFieldCalculator(knows, engine="torch")], frames)
 
 
 def test_an_uncertain_label_counts_less():
