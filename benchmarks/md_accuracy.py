@@ -28,6 +28,7 @@ import h5py
 import numpy as np
 import torch
 
+from benchmarks._md_errors import interval, of_atoms, of_structures
 from benchmarks.harness import DATA, ROOT, Row, row
 from scikd.md.evaluation import evaluate, split_forces
 from scikd.md.frames import AtomicBatch, collate, find_molecules, select, to_ase
@@ -43,7 +44,6 @@ EMBEDDED = ROOT / "data" / "md"
 XTB = LabelKeys(energy="energy_xtb", forces="forces_xtb", molecules="molID")
 TEST = 2  # the number of the test part in the embedded files
 EPOCHS = {"solvents": 200, "liquid": 40}
-BOOTSTRAPS = 400
 
 
 def _errors(
@@ -59,18 +59,11 @@ def _errors(
         parts |= {f"forces {k} molecules": v for k, v in split_forces(labels, error).items()
                   if k in ("within", "between")}  # fmt: skip
     of_energy = 1e3 * (energy - labels.energy.numpy()) / counts
-    sums = {"energy": (of_energy**2, np.ones(len(counts)), "meV/atom")}
-    where = labels.batch.numpy()
+    found = {"energy": (of_structures(of_energy**2, np.ones(len(counts))), "meV/atom")}
     for part, values in parts.items():
-        squares = np.bincount(where, (1e3 * values.numpy()) ** 2 @ np.ones(3))
-        sums[part] = (squares, 3.0 * counts, "meV/Å")
-    random = np.random.default_rng(0)
-    draws = random.integers(len(counts), size=(BOOTSTRAPS, len(counts)))
-    for part, (squares, entries, unit) in sums.items():
-        rmse = np.sqrt(squares.sum() / entries.sum())
-        spread = np.sqrt(squares[draws].sum(1) / entries[draws].sum(1))
-        low, high = np.quantile(spread, [0.025, 0.975])
-        yield row(f"{name}, {part}", float(rmse), unit, low=float(low), high=float(high))
+        found[part] = (of_atoms(labels, 1e3 * values.numpy()), "meV/Å")
+    for part, (errors, unit) in found.items():
+        yield row(f"{name}, {part}", errors.rmse, unit, **interval(errors.drawn))
 
 
 def _ours(name: str, model: object, test: AtomicBatch) -> list[Row]:

@@ -32,6 +32,7 @@ from ase import Atoms
 from scipy import stats
 
 from benchmarks._md_electrolytes import Scale, clusters, everything
+from benchmarks._md_errors import Errors, interval, of_atoms
 from benchmarks.harness import Row, alternate, row
 from scikd._atomic import atomic_write_bytes
 from scikd.md._aligning import with_molecules
@@ -65,16 +66,16 @@ class Scatter:
 
     Attributes
     ----------
-    runs : tuple of float
+    runs : dict of str to float
         Between runs of one model: value, low, high.
-    models : tuple of float
+    models : dict of str to float
         Between models, beyond that of their runs: value, low, high.
     draws : ndarray of shape (n_draws,)
         Of the latter, to compare it with another.
     """
 
-    runs: tuple[float, float, float]
-    models: tuple[float, float, float]
+    runs: dict[str, float]
+    models: dict[str, float]
     draws: np.ndarray
 
 
@@ -102,16 +103,12 @@ def scatter(values: np.ndarray) -> Scatter:
     beyond = (of_models / random.chisquare(between, DRAWS) - drawn) / n_runs
     drawn_models = np.sqrt(np.clip(beyond, 0.0, None))
     best = (of_models / between - of_runs / within) / n_runs
+    runs, models = float(np.sqrt(of_runs / within)), float(np.sqrt(max(best, 0.0)))
     return Scatter(
-        (float(np.sqrt(of_runs / within)), *_interval(np.sqrt(drawn))),
-        (float(np.sqrt(max(best, 0.0))), *_interval(drawn_models)),
+        {"value": runs, **interval(np.sqrt(drawn))},
+        {"value": models, **interval(drawn_models)},
         drawn_models,
     )
-
-
-def _interval(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
 
 
 # ------------------------------------------------------------------------------------- dynamics
@@ -206,14 +203,13 @@ def _densities(scale: Scale, models: Models, runs: Runs) -> Iterator[Row]:
         if len(paths) > 1 and np.isfinite(values).all():
             found[kind] = scatter(values)
             for name in ("runs", "models"):
-                value, low, high = getattr(found[kind], name)
                 of = f"density, between {name}, {kind}"
-                yield row(of, value, "g/cm³", low=low, high=high)
+                yield row(of, unit="g/cm³", **getattr(found[kind], name))
     if {"single", "distilled"} <= found.keys():
         single, distilled = found["single"], found["distilled"]
-        low, high = _interval(distilled.draws / np.clip(single.draws, 1e-9, None))
-        share = distilled.models[0] / max(single.models[0], 1e-9)
-        yield row("density, between models, distilled over single", share, "", low=low, high=high)
+        bounds = interval(distilled.draws / np.clip(single.draws, 1e-9, None))
+        share = distilled.models["value"] / max(single.models["value"], 1e-9)
+        yield row("density, between models, distilled over single", share, "", **bounds)
 
 
 def _same_frames(scale: Scale, models: Models) -> Iterator[Row]:
@@ -264,28 +260,22 @@ def _few(folder: Path) -> list[Atoms]:
 
 def _errors(models: Models, test: AtomicBatch) -> Iterator[Row]:
     """Yield root mean square errors of forces, the mean over models of a kind."""
-    assert test.forces is not None
-    where = test.batch.numpy()
-    entries = 3.0 * test.counts.numpy()
-    random = np.random.default_rng(0)
-    draws = random.integers(test.n_structures, size=(400, test.n_structures))
-    found: dict[str, tuple[float, np.ndarray]] = {}
+    found: dict[str, Errors] = {}
     for kind, paths in models.items():
-        best, resampled = [], []
+        of_models = []
         for path in paths:
-            predicted = evaluate(load_force_field(path), test, progress=False)
-            error = 1e3 * (predicted.predictions["forces"] - test.forces.numpy())
-            squares = np.bincount(where, np.square(error).sum(1))
-            best.append(np.sqrt(squares.sum() / entries.sum()))
-            resampled.append(np.sqrt(squares[draws].sum(1) / entries[draws].sum(1)))
-        found[kind] = float(np.mean(best)), np.mean(resampled, axis=0)
-        low, high = _interval(found[kind][1])
-        yield row(f"forces on test clusters, {kind}", found[kind][0], "meV/Å", low=low, high=high)
+            metrics = evaluate(load_force_field(path), test, progress=False)
+            error = metrics.predictions["forces"] - metrics.labels["forces"]
+            of_models.append(of_atoms(test, 1e3 * error))
+        rmse = float(np.mean([errors.rmse for errors in of_models]))
+        found[kind] = Errors(rmse, np.mean([errors.drawn for errors in of_models], axis=0))
+        bounds = interval(found[kind].drawn)
+        yield row(f"forces on test clusters, {kind}", rmse, "meV/Å", **bounds)
     for kind in ("distilled", "small distilled"):
-        of = kind.replace("distilled", "single")
-        low, high = _interval(found[kind][1] / found[of][1])
-        ratio = found[kind][0] / found[of][0]
-        yield row(f"forces on test clusters, {kind} over {of}", ratio, "", low=low, high=high)
+        plain = kind.replace("distilled", "single")
+        bounds = interval(found[kind].drawn / found[plain].drawn)
+        ratio = found[kind].rmse / found[plain].rmse
+        yield row(f"forces on test clusters, {kind} over {plain}", ratio, "", **bounds)
 
 
 def _stability(models: Models, runs: Runs) -> Iterator[Row]:

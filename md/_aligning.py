@@ -47,7 +47,7 @@ __all__ = [
     "AlignmentError",
     "Measured",
     "correct",
-    "density_of_liquid",
+    "density_of_target",
     "folder_of",
     "measure",
     "start_of",
@@ -171,7 +171,6 @@ def measure(
         atomic_write_bytes(folder / FOUND, json.dumps(found).encode())
     found = read_json(folder / FOUND)
     shift = _shift(target, options, found)
-    logger.info("%s: %s to add", target.liquid, shift)
     density, error = found["density_g_cm3"]
     frames, last = (read_frames(folder / name) for name in (FRAMES, LAST))
     return Measured(shift, Estimate(density, error, "g/cm³"), frames, last)
@@ -212,7 +211,7 @@ def _pressures(
     return molecular_pressure(frames, forces, stress, temperature).numpy()
 
 
-def density_of_liquid(
+def density_of_target(
     target: DensityTarget,
     model: ForceField,
     options: AlignmentOptions,

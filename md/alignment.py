@@ -17,22 +17,23 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ase import Atoms
 
 from scikd._atomic import atomic_write_bytes
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
+from scikd.parallel import fan_out, one_by_one
 
 from ._aligning import (
     AlignmentError,
     Measured,
     correct,
-    density_of_liquid,
+    density_of_target,
     folder_of,
     measure,
     start_of,
@@ -45,6 +46,7 @@ from .alignment_report import AlignmentResult, LiquidResult
 from .densities import DensityTarget, read_targets
 from .dynamics import DynamicsOptions
 from .estimates import Estimate
+from .frames import AtomicBatch
 from .losses import LossOptions
 from .model import ForceField, Trained
 from .storage import load_force_field, save_force_field
@@ -55,6 +57,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 MODEL, RESULT = "model", "alignment.json"
 SIGMAS = 2.0  # standard errors within which a pressure agrees
@@ -126,7 +130,7 @@ class AlignmentOptions:
     device : str, default="auto"
         "cpu", "cuda", ...
     threads : int or None, default=None
-        Threads; None is all.
+        Threads of a training and of each run; None is all, shared between runs side by side.
     seed : int, default=0
         Of packing, velocities, order and held-out part.
     """
@@ -184,6 +188,7 @@ def align(
     options: AlignmentOptions,
     reference: Any = None,
     starts: Mapping[str, Atoms] | None = None,
+    n_jobs: int | None = None,
     progress: Progress = "auto",
 ) -> AlignmentResult:
     """Align a force field with measured densities.
@@ -204,6 +209,8 @@ def align(
         Structures with labels on which errors are held; None takes the files of the options.
     starts : mapping of str to ase.Atoms or None, default=None
         By liquid, where its runs start; others are packed.
+    n_jobs : int or None, default=None
+        Runs side by side, see `scikd.parallel.fan_out`.
     progress : {"auto", True, False}, default="auto"
         See `scikd._progress.track`.
 
@@ -234,12 +241,12 @@ def align(
     settings["targets"] = [asdict(target) for target in targets]
     output = Path(options.output)
     claim_folder(output, {**settings, "model": fingerprint_of(first)}, "an alignment")
-    work = _Work(options, tuple(targets), dict(starts or {}), anchor, output, progress)
+    work = _Work(options, tuple(targets), dict(starts or {}), anchor, output, n_jobs, progress)
     with torch_threads(options.threads):
         last, converged, rounds, moved = work.iterate(first)
         last.metadata = {**first.metadata, "alignment": _note(targets, converged)}
         path = save_force_field(last, output / MODEL)
-        before, after = (work.densities(m, n) for m, n in ((first, "before"), (last, "after")))
+        before, after = work.densities({"before": first, "after": last})
     liquids = tuple(
         LiquidResult(
             target,
@@ -287,6 +294,7 @@ class _Work:
     starts: Mapping[str, Atoms]
     anchor: Any
     output: Path
+    n_jobs: int | None
     progress: Progress
 
     def iterate(
@@ -326,23 +334,38 @@ class _Work:
     def _measure(
         self, model: ForceField, folder: Path, before: Mapping[str, Measured]
     ) -> dict[str, Measured]:
+        targets = [target for target in self.targets if not target.held_out]
+        tasks = []
+        for target in targets:
+            last = before[target.name].last if target.name in before else None
+            tasks.append((target, model, folder / folder_of(target), last))
         found = {}
-        for target in self.targets:
-            if target.held_out:
-                continue
-            known = before[target.name].last if target.name in before else None
-            start = start_of(known if known is not None else self.starts.get(target.liquid))
-            measured = measure(
-                target, model, self.options, folder / folder_of(target), start, self.progress
-            )
+        for target, measured in zip(targets, self._fan_out(measure, tasks), strict=True):
             if not math.isfinite(measured.shift.error):
                 message = (
                     f"Expected runs with at least eight frames, to know an error; that of "
                     f"{target.name} has fewer. Take a longer time, or a smaller interval."
                 )
                 raise InvalidInputError(message)
+            logger.info("%s: %s to add", target.liquid, measured.shift)
             found[target.name] = measured
         return found
+
+    def _fan_out(
+        self,
+        run: Callable[..., Result],
+        tasks: Sequence[tuple[DensityTarget, ForceField, Path, AtomicBatch | None]],
+    ) -> Iterator[Result]:
+        """Run targets with models in folders, from a frame or from where they start at first."""
+        alone = one_by_one(self.n_jobs)
+        runs = [
+            (target, model, self.options, folder,
+             start_of(self.starts.get(target.liquid) if last is None else last),
+             self.progress if alone else False)
+            for target, model, folder, last in tasks
+        ]  # fmt: skip
+        shown = False if alone else self.progress
+        return fan_out(run, runs, n_jobs=self.n_jobs, description="liquids", progress=shown)
 
     def _check_reach(self, lacking: Mapping[str, float]) -> None:
         most = self.options.max_shift_bar
@@ -373,18 +396,14 @@ class _Work:
             )
             raise AlignmentError(message)
 
-    def densities(self, model: ForceField, when: str) -> dict[str, Estimate]:
-        """Return the density of each liquid at its pressure."""
+    def densities(self, models: Mapping[str, ForceField]) -> list[dict[str, Estimate]]:
+        """Return, for each model, the density of each liquid at its pressure."""
         if DynamicsOptions(time=self.options.density_time).n_steps == 0:
-            return {}
-        return {
-            target.name: density_of_liquid(
-                target,
-                model,
-                self.options,
-                self.output / f"density-{when}" / folder_of(target),
-                start_of(self.starts.get(target.liquid)),
-                self.progress,
-            )
+            return [{} for _ in models]
+        tasks = [
+            (target, model, self.output / f"density-{when}" / folder_of(target), None)
+            for when, model in models.items()
             for target in self.targets
-        }
+        ]
+        found = self._fan_out(density_of_target, tasks)
+        return [{target.name: next(found) for target in self.targets} for _ in models]

@@ -24,6 +24,7 @@ __all__ = ["app"]
 TotalCharge = Annotated[
     float, typer.Option(help="In e, of structures in DeePMD folders, which do not say it.")
 ]
+SideBySide = Annotated[int, typer.Option(help="Liquids side by side; -1 for one per core.")]
 
 
 def _train(options: Any) -> None:
@@ -87,14 +88,14 @@ def _export(
     typer.echo(f"The input lies in {folder}; run it with: python {folder / 'run.py'}")
 
 
-def _sample_liquids(options: Any) -> None:
+def _sample_liquids(options: Any, *, jobs: SideBySide = 1) -> None:
     """Run liquids with an ensemble, and keep the frames on which it disagrees.
 
     A run that was stopped goes on when the same command is run again.
     """
     from .liquids import sample_liquids  # noqa: PLC0415
 
-    frames = sample_liquids(options)
+    frames = sample_liquids(options, n_jobs=jobs)
     typer.echo(f"{frames.n_structures} frames lie in {Path(options.output) / 'frames.h5'}")
 
 
@@ -117,7 +118,7 @@ def _distill(options: Any) -> None:
         typer.echo(f"The model lies in {result.path}, its learning curves in {path}")
 
 
-def _align(options: Any) -> None:
+def _align(options: Any, *, jobs: SideBySide = 1) -> None:
     """Align a force field with measured densities.
 
     What was stopped goes on when the same command is run again.
@@ -125,7 +126,7 @@ def _align(options: Any) -> None:
     from .alignment import align  # noqa: PLC0415
     from .alignment_report import alignment_report  # noqa: PLC0415
 
-    result = align(options=options)
+    result = align(options=options, n_jobs=jobs)
     page = alignment_report(result).write_html(options.output / "report.html")
     typer.echo(result.summary())
     typer.echo(f"The model lies in {result.path}, a report in {page}")

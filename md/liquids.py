@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from ase.io import read
 from scikd._progress import Progress, track
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import InvalidInputError
+from scikd.parallel import fan_out, one_by_one
 
 from ._stages import claim_folder
 from .calculators import EnsembleCalculator
@@ -90,6 +92,7 @@ def sample_liquids(
     models: TeacherEnsemble | Sequence[Any] | Mapping[str, Any] | None = None,
     *,
     starts: Mapping[str, Atoms] | None = None,
+    n_jobs: int | None = None,
     progress: Progress = "auto",
 ) -> AtomicBatch:
     """Run each liquid with an ensemble, and keep the frames on which it disagrees most.
@@ -105,6 +108,8 @@ def sample_liquids(
         What `EnsembleCalculator` takes; None takes those of the options.
     starts : mapping of str to ase.Atoms or None, default=None
         By liquid, where its run starts; others are packed.
+    n_jobs : int or None, default=None
+        Liquids side by side, see `scikd.parallel.fan_out`. Each then gets a copy of the models.
     progress : {"auto", True, False}, default="auto"
         See `scikd._progress.track`.
 
@@ -129,22 +134,41 @@ def sample_liquids(
     settings = {name: v for name, v in asdict(options).items() if name not in FREE}
     settings["liquids"] = list(options.liquids)
     claim_folder(output, {**settings, "ensemble": calculator.fingerprint}, "liquids")
-    kept = []
-    for liquid in options.liquids:
-        path = output / run_name(liquid) / FRAMES
-        if not path.exists():
-            run = options.run_of(liquid)
-            atoms = None if starts is None else starts.get(liquid)
-            done = run_dynamics(run, atoms=atoms, calculator=calculator, progress=progress)
-            logger.info("%s: %s", liquid, done.summary())
-            frames = _chosen(done.trajectory, calculator, options, progress)
-            for frame in frames:
-                frame.info["group"] = liquid
-            write_frames(path, from_ase(frames))
-        kept.append(read_frames(path))
+    alone = one_by_one(n_jobs)
+    tasks = [
+        (
+            options.run_of(liquid),
+            options,
+            calculator if alone else copy.deepcopy(calculator),
+            (starts or {}).get(liquid),
+            progress if alone else False,
+        )
+        for liquid in options.liquids
+    ]
+    shown = False if alone else progress
+    kept = list(fan_out(_sampled, tasks, n_jobs=n_jobs, description="liquids", progress=shown))
     batch = collate(kept)
     write_frames(output / FRAMES, batch)
     return batch
+
+
+def _sampled(
+    run: DynamicsOptions,
+    options: LiquidsOptions,
+    calculator: EnsembleCalculator,
+    start: Atoms | None,
+    progress: Progress,
+) -> AtomicBatch:
+    """Return the frames of one liquid, which is run if it is not there."""
+    path = Path(run.output) / FRAMES
+    if not path.exists():
+        done = run_dynamics(run, atoms=start, calculator=calculator, progress=progress)
+        logger.info("%s: %s", run.liquid, done.summary())
+        frames = _chosen(done.trajectory, calculator, options, progress)
+        for frame in frames:
+            frame.info["group"] = run.liquid
+        write_frames(path, from_ase(frames))
+    return read_frames(path)
 
 
 def _calculator(models: Any, options: LiquidsOptions) -> EnsembleCalculator:

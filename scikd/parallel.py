@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
 from scikd._progress import Progress, track
 from scikd.exceptions import InvalidInputError
 
-__all__ = ["fan_out"]
+__all__ = ["fan_out", "one_by_one"]
 
 Result = TypeVar("Result")
 
@@ -61,3 +61,14 @@ def fan_out(
         delayed(function)(*task) for task in tasks
     )
     yield from track(results, total=len(tasks), description=description, progress=progress)
+
+
+def one_by_one(n_jobs: int | None = None) -> bool:
+    """Say whether `fan_out` would call one after the other, in this process.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default=None
+        As in `fan_out`.
+    """
+    return n_jobs != 0 and effective_n_jobs(n_jobs) == 1

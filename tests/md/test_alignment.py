@@ -330,6 +330,31 @@ def test_held_out_liquids_are_only_looked_at_in_the_end(argon, tmp_path):
     assert "(held out)" in result.summary()
 
 
+def test_side_by_side_the_numbers_are_the_same(argon, tmp_path):
+    changes = {"time": "1ps", "density_time": "1ps", "tolerance_bar": 1e5, "interval": 5}
+    targets = [target(), target(temperature_k=110.0)]
+    one, two = (
+        align(argon, targets, options=options(tmp_path / name, **changes), starts=STARTS,
+              n_jobs=n_jobs, progress=False)
+        for name, n_jobs in (("one", None), ("two", 2))
+    )  # fmt: skip
+    assert one.liquids == two.liquids
+    assert one.liquids[0].shifts != one.liquids[1].shifts
+    assert one.liquids[0].before.value > 0.0
+
+
+def test_side_by_side_one_that_blows_up_leaves_what_is_finished(argon, tmp_path):
+    given = options(tmp_path, time="1ps")
+    targets = [target(), target(temperature_k=1e9)]
+    noted = set()
+    for n_jobs in (None, 2):
+        with pytest.raises(AlignmentError, match=r"at 1.15 g/cm³ and 1e\+09 K; it cannot"):
+            align(argon, targets, options=given, starts=STARTS, n_jobs=n_jobs, progress=False)
+        finished = tmp_path / "iteration-0" / "argon-120K-1bar" / "measured.json"
+        noted.add(finished.stat().st_mtime_ns)
+    assert len(noted) == 1
+
+
 def test_align_from_the_command_line(argon, run, tmp_path):
     save_force_field(argon, tmp_path / "argon")
     write(tmp_path / "box.xyz", box(), format="extxyz")
@@ -339,6 +364,7 @@ def test_align_from_the_command_line(argon, run, tmp_path):
         "--initial", tmp_path / "argon", "--targets", table, "--output", tmp_path / "out",
         "--time", "1ps", "--density-time", "0.5ps", "--equilibration", "100fs", "--timestep", "5",
         "--interval", "5", "--tolerance-bar", "1e5", "--threads", "1", "--device", "cpu",
+        "--jobs", "1",
     ]  # fmt: skip
     code, out, err = run("md", "align", *arguments)
     assert code == 0, err

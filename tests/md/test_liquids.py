@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.lj import LennardJones
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scikd.exceptions import InvalidInputError
+from scikd.md import dynamics
 from scikd.md.calculators import EnsembleCalculator
 from scikd.md.frames import to_ase
 from scikd.md.liquids import LiquidsOptions, choose_frames, run_name, sample_liquids
@@ -80,6 +83,20 @@ def test_what_is_finished_is_read_and_other_options_are_refused(tmp_path, monkey
     assert again.n_structures == 3
     with pytest.raises(InvalidInputError, match="holds liquids of other options"):
         sample_liquids(replace(given_, n_frames=2), members(), progress=False)
+
+
+def test_side_by_side_the_frames_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamics, "plot_dynamics", lambda *_: b"figure")
+    starts = {"argon": start(), "dense": start(10.5)}
+    found = []
+    for name, n_jobs in (("one", 1), ("two", None)):
+        given_ = options(tmp_path, liquids=tuple(starts), output=str(tmp_path / name))
+        with joblib.parallel_config(backend="threading", n_jobs=2):
+            batch = sample_liquids(given_, members(), starts=starts, n_jobs=n_jobs, progress=False)
+        found.append(batch)
+    assert found[0].n_structures == 6
+    assert torch.equal(found[0].positions, found[1].positions)
+    assert torch.equal(found[0].group, found[1].group)
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
