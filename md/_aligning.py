@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignmentError",
     "Measured",
+    "calculator_of",
     "correct",
     "density_of_target",
     "folder_of",

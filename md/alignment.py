@@ -32,12 +32,14 @@ from scikd.parallel import fan_out, one_by_one
 from ._aligning import (
     AlignmentError,
     Measured,
+    calculator_of,
     correct,
     density_of_target,
     folder_of,
     measure,
     start_of,
 )
+from ._changes import Changes, changes_of
 from ._engines import fingerprint_of
 from ._process import torch_threads
 from ._stages import claim_folder
@@ -60,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-MODEL, RESULT = "model", "alignment.json"
+MODEL, RESULT, ROUND, DENSITY = "model", "alignment.json", "iteration", "density"
 SIGMAS = 2.0  # standard errors within which a pressure agrees
 LEAST_REACH = 0.25  # of the shift that was asked for, on frames that were held out
 SLOWEST = 0.9  # of the largest shift two rounds ago, or the rounds lead nowhere
@@ -247,6 +249,7 @@ def align(
         last.metadata = {**first.metadata, "alignment": _note(targets, converged)}
         path = save_force_field(last, output / MODEL)
         before, after = work.densities({"before": first, "after": last})
+        changes = work.changes(first, last, len(rounds) - 1)
     liquids = tuple(
         LiquidResult(
             target,
@@ -254,11 +257,12 @@ def align(
             tuple(found[target.name] for found in moved if target.name in found),
             before.get(target.name),
             after.get(target.name),
+            changes.get(target.name),
         )
         for target in targets
     )
     result = AlignmentResult(last, converged, liquids, path)
-    content = {"converged": converged, "liquids": [asdict(liquid) for liquid in liquids]}
+    content = {"converged": converged, "liquids": [liquid.as_dict() for liquid in liquids]}
     atomic_write_bytes(output / RESULT, json.dumps(content, indent=1).encode())
     return result
 
@@ -306,7 +310,7 @@ class _Work:
         moved: list[dict[str, float]] = []
         farthest: list[float] = []
         for number in range(options.iterations + 1):
-            folder = self.output / f"iteration-{number}"
+            folder = self.output / f"{ROUND}-{number}"
             rounds.append(self._measure(model, folder, rounds[-1] if rounds else {}))
             lacking = {
                 name: found.shift.value
@@ -401,9 +405,25 @@ class _Work:
         if DynamicsOptions(time=self.options.density_time).n_steps == 0:
             return [{} for _ in models]
         tasks = [
-            (target, model, self.output / f"density-{when}" / folder_of(target), None)
+            (target, model, self.output / f"{DENSITY}-{when}" / folder_of(target), None)
             for when, model in models.items()
             for target in self.targets
         ]
         found = self._fan_out(density_of_target, tasks)
         return [{target.name: next(found) for target in self.targets} for _ in models]
+
+    def changes(self, first: ForceField, last: ForceField, n_rounds: int) -> dict[str, Changes]:
+        """Return what else has changed, of liquids that were run before and after in one state."""
+        names = {
+            target.name: (f"{DENSITY}-before", f"{DENSITY}-after")
+            if target.held_out
+            else (f"{ROUND}-0", f"{ROUND}-{n_rounds}")
+            for target in self.targets
+        }
+        before, after = (calculator_of(model, self.options) for model in (first, last))
+        found = {}
+        for target in self.targets:
+            runs = [self.output / name / folder_of(target) for name in names[target.name]]
+            if n_rounds > 0 and all(run.is_dir() for run in runs):
+                found[target.name] = changes_of(before, after, (runs[0], runs[1]))
+        return found

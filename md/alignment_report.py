@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from scikd.report import Figure, Report, Section, Table
 
+from ._changes import Changes
 from .densities import DensityTarget
 from .estimates import Estimate
 from .model import ForceField
@@ -31,6 +32,8 @@ class LiquidResult:
         In each round by how much the training moved it, on frames that were held out.
     before, after : Estimate or None
         Density of the model at first and in the end, in g/cm³.
+    changes : Changes or None
+        What else has changed between the two; None if there was nothing to correct, or no run.
     """
 
     target: DensityTarget
@@ -38,6 +41,12 @@ class LiquidResult:
     moved_bar: tuple[float, ...]
     before: Estimate | None
     after: Estimate | None
+    changes: Changes | None = field(default=None, repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers, as JSON knows them."""
+        plain = asdict(replace(self, changes=None))
+        return plain | {"changes": None if self.changes is None else self.changes.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,9 @@ class AlignmentResult:
                     f"{liquid.target.name}{kind}: {liquid.before} before, "
                     f"{liquid.after} after, {aim:g} g/cm³ measured"
                 )
+        changes = [liquid.changes.forces for liquid in self.liquids if liquid.changes is not None]
+        if changes:
+            lines.append(f"forces changed by up to {max(changes):.2g} meV/Å (rms)")
         return "\n".join(lines)
 
 
@@ -122,5 +134,13 @@ def alignment_report(result: AlignmentResult) -> Report:
         axes.legend(fontsize=8.0)
 
     figure = Figure("Pressures at the measured densities", draw, note="With standard errors.")
-    section = Section("Alignment", [result.table(), figure], summary=result.summary())
-    return Report("Alignment with densities", [section])
+    sections = [Section("Alignment", [result.table(), figure], summary=result.summary())]
+    changed = [
+        item
+        for liquid in result.liquids
+        if liquid.changes is not None
+        for item in liquid.changes.items(liquid.target.name)
+    ]
+    if changed:
+        sections.append(Section("What else has changed", changed))
+    return Report("Alignment with densities", sections)

@@ -218,9 +218,11 @@ def test_rounds_of_runs_and_corrections(argon, tmp_path, caplog):
     last = liquid.shifts[-1]
     assert abs(last.value) <= max(120.0, 2 * last.error)
     assert liquid.before is None
+    assert 0.0 < liquid.changes.forces < liquid.changes.of_forces
     assert "bar to add" in caplog.text
     content = json.loads((tmp_path / "out" / "alignment.json").read_text())
     assert content["converged"]
+    assert content["liquids"][0]["changes"]["forces_meV_A"] == liquid.changes.forces
     assert same(weights(load_force_field(result.path)), weights(result.force_field))
     assert result.force_field.metadata["alignment"]["converged"]
     again = align(argon, [wanted], options=given, starts=STARTS, progress=False)
@@ -324,6 +326,7 @@ def test_held_out_liquids_are_only_looked_at_in_the_end(argon, tmp_path):
     assert len(first.shifts) == 1
     assert second.shifts == ()
     assert first.before == first.after  # nothing had to be corrected
+    assert first.changes is None
     assert second.before.value > 0.0
     folders = {path.name for path in (tmp_path / "iteration-0").iterdir()}
     assert folders == {"argon-120K-1bar"}
