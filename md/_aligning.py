@@ -27,8 +27,7 @@ from ._trainer import Course, Trainer
 from ._training_data import groups_of, plan_batches, split
 from .calculators import CalculatorTeacher, ForceFieldCalculator
 from .dynamics import DynamicsError, DynamicsOptions, DynamicsResult, run_dynamics
-from .dynamics_report import block_average
-from .estimates import Estimate
+from .estimates import Estimate, block_average
 from .frames import AtomicBatch, collate, find_molecules, from_ase, select, to_ase
 from .liquids import choose_frames, run_name
 from .losses import Loss, LossOptions

@@ -56,6 +56,7 @@ from .training import (
     TrainingOptions,
     TrainingResult,
     build_force_field,
+    measure_untrained,
     note_range,
     result_of,
     settings_of,
@@ -375,10 +376,11 @@ def _prepare(
     noise = noise_of(train)
     courses = []
     for name, (chosen, validation) in structures.items():
-        note_range(model, chosen)
         frames, unseen = frame_sets(
             model, chosen, validation, dtype=options.dtype, progress=progress
         )
+        measure_untrained(model, frames)
+        note_range(model, chosen)
         if name == REFERENCE:
             loss = Loss(options.reference_loss.scaled(chosen))
             courses.append(Course(frames, unseen, loss, name))

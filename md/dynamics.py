@@ -22,7 +22,8 @@ from scikd.exceptions import InvalidInputError, MissingExtraError, ScikdError
 from ._process import StopRequest
 from ._run import PICOSECOND, Run
 from ._trajectory import Recorder
-from .dynamics_report import block_average, energy_drift, plot_dynamics, read_log
+from .dynamics_report import energy_drift, plot_dynamics, read_log
+from .estimates import block_average
 
 __all__ = ["DynamicsError", "DynamicsOptions", "DynamicsResult", "run_dynamics"]
 

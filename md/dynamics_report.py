@@ -1,4 +1,4 @@
-"""What a run of dynamics says: averages with block errors, energy drift, and a figure."""
+"""What a run of dynamics says: its log, the drift of its energy, and a figure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 
 from scikd._plots import PALETTE, render
-from scikd.exceptions import CorruptFileError, InvalidInputError, StorageError
+from scikd.exceptions import CorruptFileError, StorageError
 
 from ._trajectory import COLUMNS, LOG
 
-__all__ = ["block_average", "energy_drift", "plot_dynamics", "read_log"]
+__all__ = ["energy_drift", "plot_dynamics", "read_log"]
 
-FEWEST_BLOCKS = 8
 DRIFT_BLOCKS = 20
 PANELS = (
     ("temperature_K", "temperature (K)"),
@@ -61,41 +60,6 @@ def read_log(path: str | Path) -> pd.DataFrame:
         message = f"{path} is no log of a run: expected the columns {', '.join(COLUMNS)}."
         raise CorruptFileError(message)
     return log
-
-
-def block_average(values: Any) -> tuple[float, float]:
-    """Return the mean of a series and its standard error, correlations included.
-
-    Parameters
-    ----------
-    values : array-like of shape (n,)
-        In order of time, at equal steps.
-
-    Returns
-    -------
-    mean, error : float
-        The error is NaN for less than eight values.
-
-    Notes
-    -----
-    Neighbours are averaged in pairs, again and again; the error estimated from the blocks grows
-    until they are longer than the memory of the series [1]_. The largest estimate is taken, of all
-    that rest on eight blocks or more.
-
-    References
-    ----------
-    .. [1] H. Flyvbjerg and H. G. Petersen, J. Chem. Phys. 91, 461 (1989).
-    """
-    blocks = np.asarray(values, dtype=np.float64).ravel()
-    if not len(blocks):
-        raise InvalidInputError("Expected at least one value to average; got none.")
-    mean, error = float(blocks.mean()), math.nan
-    while len(blocks) >= FEWEST_BLOCKS:
-        # Rounding is no fluctuation.
-        spread = blocks.std(ddof=1) if np.ptp(blocks) > 1e-12 * abs(mean) else 0.0
-        error = float(np.fmax(error, spread / math.sqrt(len(blocks))))
-        blocks = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(axis=1)
-    return mean, error
 
 
 def energy_drift(times: Any, energies: Any) -> tuple[float, float]:

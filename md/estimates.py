@@ -1,10 +1,10 @@
 """Numbers with error bars from correlated series, and a refusal where a series is too short.
 
-Mean values and transport coefficients rest on one quantity: the integral of the autocorrelation of
-a series, which is its power spectrum at frequency zero. STACIE fits the spectrum there by maximum
-likelihood and chooses by cross-validation how far the fit reaches [1]_. Its logarithm is taken as
-a + b f², of a memory that ends, and as a + b f, of one with the long tail of hydrodynamics; the
-result is the mean of the two, and what they disagree about is part of its error.
+A mean has its error from blocks of the series. A transport coefficient is the integral of an
+autocorrelation, which is the power spectrum of a series at frequency zero. STACIE fits the spectrum
+there by maximum likelihood and chooses by cross-validation how far the fit reaches [1]_. Its
+logarithm is taken as a + b f², of a memory that ends, and as a + b f, of one with the long tail of
+hydrodynamics; the result is the mean of the two, and what they disagree about is part of its error.
 
 References
 ----------
@@ -28,6 +28,7 @@ from scikd.exceptions import InvalidInputError
 __all__ = [
     "Estimate",
     "TooShortError",
+    "block_average",
     "fit_spectrum",
     "integrate_correlation",
     "mean_of_series",
@@ -44,7 +45,8 @@ WORST_FIT = 6.0  # standard deviations of the misfit from what chance allows
 # A slow memory of small weight is half seen. As tests with two memories found it; others then have
 # errors that are up to twice too wide.
 WIDENING = 1.15
-FEWEST_MEMORIES = 20.0  # of the integrated correlation time, in a series whose mean is asked for
+FEWEST_BLOCKS = 4  # whose scatter tells the error of a mean
+FEWEST_STRETCHES = 20.0  # that are independent, in a series whose mean is asked for
 FARTHEST_HALVES = 4.5  # standard errors between the means of two halves of a stationary series
 
 
@@ -232,10 +234,51 @@ def _fit(
     return result
 
 
+def block_average(values: Any) -> tuple[float, float]:
+    """Return the mean of a series and its standard error, correlations included.
+
+    Parameters
+    ----------
+    values : array-like of shape (n,)
+        In order of time, at equal steps.
+
+    Returns
+    -------
+    mean, error : float
+        The error is NaN for less than eight values, and zero for a series that does not change.
+
+    Notes
+    -----
+    Neighbours are averaged in pairs, again and again; the error estimated from the blocks grows
+    until they are longer than the memory of the series [1]_. The largest estimate is taken, of all
+    that rest on four blocks or more; each is widened, as in Student's t, by how little its blocks
+    know of their scatter. Two errors around the mean hold the true one in 92 of 100 cases or more
+    if the series has ten independent stretches, and in 85 if it has five.
+
+    References
+    ----------
+    .. [1] H. Flyvbjerg and H. G. Petersen, J. Chem. Phys. 91, 461 (1989).
+    """
+    blocks = np.asarray(values, dtype=np.float64).ravel()
+    if not len(blocks):
+        raise InvalidInputError("Expected at least one value to average; got none.")
+    mean = float(blocks.mean())
+    if len(blocks) < 2 * FEWEST_BLOCKS:
+        return mean, math.nan
+    if np.ptp(blocks) <= 1e-12 * abs(mean):  # rounding is no fluctuation
+        return mean, 0.0
+    errors = []
+    while (n := len(blocks)) >= FEWEST_BLOCKS:
+        widening = float(student.ppf(0.975, n - 1)) / 1.96
+        errors.append(widening * float(blocks.std(ddof=1)) / math.sqrt(n))
+        blocks = blocks[: n // 2 * 2].reshape(-1, 2).mean(axis=1)
+    return mean, max(errors)
+
+
 def mean_of_series(
     series: np.ndarray, interval_ps: float, *, what: str = "This mean", unit: str = ""
 ) -> Estimate:
-    """Return the mean of a correlated series, with its standard error.
+    """Return what `block_average` does, of a series that is long and stationary enough for it.
 
     Parameters
     ----------
@@ -260,42 +303,31 @@ def mean_of_series(
     InvalidInputError
         If a number is not finite, or the two halves differ by far more than chance allows: the
         series is not stationary.
-
-    Notes
-    -----
-    The squared error is twice the integral of the autocorrelation over the length of the series; it
-    is widened, as in Student's t, by how well that integral is known.
     """
     values = _checked(np.asarray(series, dtype=np.float64).reshape(1, -1), interval_ps, what)[0]
-    mean = float(values.mean())
-    if np.ptp(values) <= 1e-12 * abs(mean):  # rounding is no fluctuation
-        return Estimate(mean, 0.0, unit)
-    integral = integrate_correlation(values, interval_ps, what=what, largest_error=math.inf)
+    found = Estimate(*block_average(values), unit)
+    if not found.error:
+        return found
     duration = len(values) * interval_ps
-    memory = integral.value / float(values.var())
-    if duration < FEWEST_MEMORIES * 2.0 * memory:
-        needed = FEWEST_MEMORIES * 2.0 * memory
+    stretches = float(values.var()) / found.error**2
+    if stretches < FEWEST_STRETCHES:
+        needed = 1.1 * duration * FEWEST_STRETCHES / stretches
         message = (
-            f"{what} needs {FEWEST_MEMORIES:g} independent stretches of the trajectory; one takes "
-            f"about {2.0 * memory:.2g} ps, and there are {duration:.4g} ps. About "
-            f"{1.1 * needed:.2g} ps would do."
+            f"{what} needs {FEWEST_STRETCHES:g} independent stretches of the trajectory; one takes "
+            f"about {duration / stretches:.2g} ps, and there are {duration:.4g} ps. About "
+            f"{needed:.2g} ps would do."
         )
-        raise TooShortError(message, 1.1 * needed)
-    # The integral is known as if from 2 / spread² degrees of freedom, where spread is what the fit
-    # said of its logarithm.
-    spread = math.log1p(1.96 * integral.relative) / (1.96 * WIDENING)
-    widening = float(student.ppf(0.975, 2.0 / spread**2)) / 1.96
-    error = widening * math.sqrt(2.0 * integral.value / duration)
+        raise TooShortError(message, needed)
     half = len(values) // 2
-    gap = abs(float(values[:half].mean() - values[half:].mean()))
-    if gap > FARTHEST_HALVES * 2.0 * error:
+    first, second = (float(part.mean()) for part in (values[:half], values[half:]))
+    if abs(first - second) > FARTHEST_HALVES * 2.0 * found.error:
         message = (
-            f"{what} is not stationary: its mean is {values[:half].mean():.5g} {unit} in the first "
-            f"half of the trajectory and {values[half:].mean():.5g} {unit} in the second. Leave "
-            "out more of the beginning (start), or equilibrate for longer."
+            f"{what} is not stationary: its mean is {first:.5g} {unit} in the first half of the "
+            f"trajectory and {second:.5g} {unit} in the second. Leave out more of the beginning "
+            "(start), or equilibrate for longer."
         )
         raise InvalidInputError(message)
-    return Estimate(mean, error, unit)
+    return found
 
 
 def _checked(series: np.ndarray, interval_ps: float, what: str) -> np.ndarray:

@@ -48,9 +48,26 @@ def arms_of(batch: AtomicBatch) -> Tensor:
     InvalidInputError
         If the molecule of an atom is not known.
     """
-    which, n = _molecules(batch)
+    which, structures = _molecules(batch)
+    return _arms(batch, which, len(structures))
+
+
+def _molecules(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+    """Return the molecule of each atom, counted over all structures, and the structure of each."""
+    if bool((batch.molecules < 0).any()):
+        message = (
+            "Expected structures whose molecules are known; some atoms have none. Set "
+            "atoms.arrays['molecules'], for example to scikd.md.frames.find_molecules(atoms)."
+        )
+        raise InvalidInputError(message)
+    most = int(batch.molecules.max()) + 1
+    keys, which = torch.unique(batch.batch * most + batch.molecules, return_inverse=True)
+    return which, keys // most
+
+
+def _arms(batch: AtomicBatch, which: Tensor, n_molecules: int) -> Tensor:
     rows = torch.arange(batch.n_atoms, device=which.device)
-    first = rows.new_full((n,), batch.n_atoms).scatter_reduce(0, which, rows, "amin")
+    first = rows.new_full((n_molecules,), batch.n_atoms).scatter_reduce(0, which, rows, "amin")
     arms = batch.positions - batch.positions[first[which]]
     # Without a cell there are no images; a box of any kind of lattice vectors has the identity's.
     periodic = batch.pbc.all(-1)[:, None, None]
@@ -60,21 +77,10 @@ def arms_of(batch: AtomicBatch) -> Tensor:
     images = images * periodic[batch.batch, 0]
     arms = arms - torch.einsum("na,nab->nb", images, cell[batch.batch])
     mass = torch.as_tensor(atomic_masses, device=arms.device)[batch.numbers][:, None].to(arms)
-    moment = arms.new_zeros(n, 4).index_add(0, which, torch.cat([mass * arms, mass], dim=1))
+    moment = arms.new_zeros(n_molecules, 4).index_add(
+        0, which, torch.cat([mass * arms, mass], dim=1)
+    )
     return arms - (moment[:, :3] / moment[:, 3:])[which]
-
-
-def _molecules(batch: AtomicBatch) -> tuple[Tensor, int]:
-    """Return the molecule of each atom, counted over all structures, and how many there are."""
-    if bool((batch.molecules < 0).any()):
-        message = (
-            "Expected structures whose molecules are known; some atoms have none. Set "
-            "atoms.arrays['molecules'], for example to scikd.md.frames.find_molecules(atoms)."
-        )
-        raise InvalidInputError(message)
-    keys = batch.batch * (int(batch.molecules.max()) + 1) + batch.molecules
-    found, which = torch.unique(keys, return_inverse=True)
-    return which, len(found)
 
 
 def molecular_virial(batch: AtomicBatch, forces: Tensor, virial: Tensor) -> Tensor:
@@ -99,7 +105,11 @@ def molecular_virial(batch: AtomicBatch, forces: Tensor, virial: Tensor) -> Tens
     InvalidInputError
         If the molecule of an atom is not known.
     """
-    moments = torch.einsum("na,nb->nab", arms_of(batch).to(forces.dtype), forces)
+    return _between(batch, arms_of(batch), forces, virial)
+
+
+def _between(batch: AtomicBatch, arms: Tensor, forces: Tensor, virial: Tensor) -> Tensor:
+    moments = torch.einsum("na,nb->nab", arms.to(forces.dtype), forces)
     within = torch.zeros_like(virial).index_add(0, batch.batch, moments.to(virial.dtype))
     return virial - 0.5 * (within + within.transpose(1, 2))
 
@@ -127,10 +137,9 @@ def molecular_pressure(
     """
     volume = batch.volume
     atomic = -volume[:, None, None] * stress[..., FROM_VOIGT]
-    virial = molecular_virial(batch, forces, atomic)
-    which, n = _molecules(batch)
-    of = batch.batch.new_zeros(n).index_put_((which,), batch.batch)
-    counts = torch.bincount(of, minlength=batch.n_structures).to(virial)
+    which, structures = _molecules(batch)
+    virial = _between(batch, _arms(batch, which, len(structures)), forces, atomic)
+    counts = torch.bincount(structures, minlength=batch.n_structures).to(virial)
     ideal = counts * units.kB * temperature
     trace = virial.diagonal(dim1=1, dim2=2).sum(1)
     return (ideal + trace / 3.0) / volume / BAR

@@ -36,6 +36,7 @@ __all__ = [
     "TrainingResult",
     "build_force_field",
     "fit",
+    "measure_untrained",
     "note_range",
     "result_of",
     "settings_of",
@@ -273,7 +274,8 @@ def fit(
     train, validation : AtomicBatch, ase.Atoms, path, sequence of those, or None, default=None
         Structures; None takes the files of the options.
     model : ForceField or None, default=None
-        What to train, in place; None builds one after the options.
+        What to train, in place; None builds one after the options. A network that no training here
+        has seen is normalised by the structures first, see `scikd.md.model.Architecture.measure`.
     progress : {"auto", True, False}, default="auto"
         Of each epoch; see `scikd._progress.track`.
 
@@ -300,7 +302,6 @@ def fit(
         _check_labels(options.loss, chosen)
         force_field = model or _first_model(options, chosen)
         force_field.to(device=device, dtype=options.dtype).train()
-        note_range(force_field, chosen)
         for batch in (chosen, held_out):
             force_field.check_elements(batch.numbers.to(device))
         shown: Progress = progress if rank == 0 else False
@@ -310,9 +311,9 @@ def fit(
             )
             for batch in (chosen, held_out)
         )
-        if model is None and options.initial is None:
-            _measure(force_field, frames)
-        elif model is None and options.fit_references:
+        measure_untrained(force_field, frames)
+        note_range(force_field, chosen)
+        if model is None and options.initial is not None and options.fit_references:
             _refit_references(force_field, frames, options)
         settings = settings_of(options, force_field, chosen, held_out)
         course = Course(frames, others, Loss(options.loss.scaled(chosen)))
@@ -366,8 +367,13 @@ def _first_model(options: TrainingOptions, train: AtomicBatch) -> ForceField:
     return build_force_field(options, elements, fit_references(train) if has_energy else None)
 
 
-def _measure(force_field: ForceField, frames: FrameSet) -> None:
-    """Let the network see a sample of the structures, whose average it is normalised by."""
+def measure_untrained(force_field: ForceField, frames: FrameSet) -> None:
+    """Let a new network see a sample of the structures, whose average it is normalised by.
+
+    One that was trained, as `note_range` has noted, stays what it is.
+    """
+    if "training_range" in force_field.metadata:
+        return
     n_structures = len(frames)
     some = np.unique(np.linspace(0, n_structures - 1, min(n_structures, MEASURED), dtype=np.intp))
     batch, neighbors = frames.take(some)

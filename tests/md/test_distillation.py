@@ -225,6 +225,14 @@ def test_energies_of_teachers_may_have_any_offset_and_the_student_any_reference(
     assert runs[0].history[-1]["train_energy_meV_per_atom"] > 0.0  # they are learnt from
 
 
+def test_a_new_student_of_the_other_family_is_normalised_by_the_frames():
+    sizes = {"family": "equivariant", "channels": 4, "l_max": 1, "n_hidden": 8, "cutoff": 4.0}
+    student = distil([argon()], fluid(4), model=sizes, epochs=1).force_field
+    liquid = build_force_field(options(model=sizes), {18})
+    ours, theirs = (f.architecture.layers[0].neighbors for f in (student, liquid))
+    assert not torch.equal(ours, theirs)
+
+
 def test_the_readout_alone_is_trained():
     member = build_force_field(options(), {18}, None)
     before = weights(member)

@@ -33,7 +33,8 @@ from scikd.md._start import load_or_pack, move_mass_to_hydrogen
 from scikd.md._trajectory import COLUMNS, Recorder
 from scikd.md.calculators import ForceFieldCalculator
 from scikd.md.dynamics import DynamicsError, DynamicsOptions, run_dynamics
-from scikd.md.dynamics_report import block_average, energy_drift, plot_dynamics, read_log
+from scikd.md.dynamics_report import energy_drift, plot_dynamics, read_log
+from scikd.md.estimates import block_average
 from scikd.md.molecules import parse_mixture
 from scikd.md.repulsion import ZBL
 from scikd.md.units import BAR
@@ -854,23 +855,6 @@ def test_a_structure_that_does_not_fit_the_settings_is_refused(tmp_path):
 
 
 # ------------------------------------------------------------------------------------- the report
-
-
-def test_block_errors_know_of_correlations():
-    rng = np.random.default_rng(0)
-    independent = rng.normal(3.0, 2.0, 4096)
-    mean, error = block_average(independent)
-    assert mean == pytest.approx(3.0, abs=4 * error)
-    assert error == pytest.approx(2.0 / 64, rel=0.6)
-    series = np.zeros(2**15)
-    for k in range(1, len(series)):  # memory 1/(1 - 0.95): errors larger by sqrt(39)
-        series[k] = 0.95 * series[k - 1] + rng.normal()
-    expected = 1 / math.sqrt(1 - 0.95**2) * math.sqrt(39 / len(series))
-    assert block_average(series)[1] == pytest.approx(expected, rel=0.5)
-    assert math.isnan(block_average([1.0, 2.0])[1])
-    assert block_average(np.full(100, 0.1) * 3)[1] == 0.0
-    with pytest.raises(InvalidInputError, match="at least one value"):
-        block_average([])
 
 
 def test_drift_is_a_slope_with_an_error():

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from scikd.exceptions import InvalidInputError
-from scikd.md.estimates import Estimate, TooShortError, integrate_correlation, mean_of_series
+from scikd.md.estimates import (
+    Estimate,
+    TooShortError,
+    block_average,
+    integrate_correlation,
+    mean_of_series,
+)
 from tests.reference.md_synthetic import integral_of, ornstein_uhlenbeck
 
 pytest.importorskip("stacie")
@@ -58,6 +64,16 @@ def test_the_mean_has_the_error_of_its_correlated_points():
 
 def test_a_constant_series_has_a_mean_without_error():
     assert mean_of_series(np.full(200, 1.1), 1.0) == Estimate(pytest.approx(1.1), 0.0)
+
+
+def test_a_few_values_have_a_mean_whose_error_nobody_knows():
+    mean, error = block_average([1.0, 2.0] * 3 + [3.0])
+    assert mean == pytest.approx(12.0 / 7.0)
+    assert math.isnan(error)
+    assert block_average([1.0, 2.0] * 4)[1] > 0.0
+    assert block_average(np.full(100, 0.1) * 3)[1] == 0.0
+    with pytest.raises(InvalidInputError, match="at least one value"):
+        block_average([])
 
 
 # ----------------------------------------------------------------------------------------- refusals
@@ -159,6 +175,35 @@ def test_intervals_of_integrals_cover_the_truth_in_95_of_100_cases(draw, truth):
     # Nor are they so wide that they say nothing.
     scatter = np.std([f.value for f in found])
     assert np.median([f.error for f in found]) < 2.5 * scatter
+
+
+def slow_under_fast(rng, n_points):
+    """Return what changes sign at every step, over a slow memory of small weight."""
+    fast, slow = (
+        ornstein_uhlenbeck(rng, 1, n_points, memory)[0] for memory in (3.0, n_points / 80)
+    )
+    return fast * (-1.0) ** np.arange(n_points) + 0.3 * slow
+
+
+@pytest.mark.parametrize(
+    ("draw", "least"),
+    [
+        (lambda rng: rng.standard_normal(20), 93),
+        (lambda rng: ornstein_uhlenbeck(rng, 1, 20, 1.0)[0], 93),
+        (lambda rng: ornstein_uhlenbeck(rng, 1, 100, 3.0)[0], 93),
+        (lambda rng: ornstein_uhlenbeck(rng, 1, 200, 10.0)[0], 90),
+        (lambda rng: ornstein_uhlenbeck(rng, 1, 200, 20.0)[0], 80),
+        (lambda rng: ornstein_uhlenbeck(rng, 1, 1000, 20.0)[0], 93),
+        (lambda rng: slow_under_fast(rng, 1000), 93),
+    ],
+    ids=["noise", "10-stretches", "17", "10-of-200", "5", "25", "slow-under-fast"],
+)
+def test_two_block_errors_around_a_mean_hold_the_truth(draw, least):
+    series = [draw(np.random.default_rng(seed)) for seed in range(300)]
+    found = np.array([block_average(one) for one in series])
+    assert np.mean(abs(found[:, 0]) < 2.0 * found[:, 1]) >= least / 100
+    # Nor are they so wide that they say nothing.
+    assert np.median(found[:, 1]) < 1.5 * found[:, 0].std()
 
 
 @pytest.mark.slow

@@ -131,6 +131,16 @@ def test_a_training_from_a_model_of_the_other_family_keeps_its_numbers_of_neighb
         assert torch.equal(one.neighbors, other.neighbors)
 
 
+def test_a_model_that_is_given_untrained_is_normalised_by_the_structures_once():
+    options, data = tiny(model=TENSORS, epochs=1), labelled()
+    expected = fit(options, train=data, progress=False).force_field.architecture.layers
+    model = build_force_field(options, {2, 10})
+    for structures in (data, labelled(30, seed=5)):
+        found = fit(options, train=structures, model=model, progress=False).force_field
+        for one, other in zip(found.architecture.layers, expected, strict=True):
+            assert torch.equal(one.neighbors, other.neighbors)
+
+
 def test_the_best_model_is_saved_with_a_log(tmp_path):
     options = tiny(output=tmp_path / "out")
     result = fit(options, train=labelled(), progress=False)
