@@ -84,7 +84,7 @@ OPTIONS = AlignmentOptions(
     n_frames=24,
     epochs=15,
     learning_rate=3e-3,
-    hold=0.2,
+    hold=0.1,
     max_shift_bar=10_000.0,
 )
 QUICK = replace(

@@ -286,6 +286,8 @@ def correct(
     courses = [Course(train, unseen, Loss(terms), as_labelled=False, by_group=True)]
     if anchor is not None:
         relative = options.reference_loss.scaled(chosen[1][0])
+        if options.parameters == "readout":  # which changes no charges: they would only dilute
+            relative = replace(relative, charges=0.0, dipole=0.0, qeq=0.0)
         train, unseen = frame_sets(model, *chosen[1], dtype=dtype)
         courses.append(Course(train, unseen, Loss(relative), REFERENCE))
     settings = settings_of(training, model, *(batch for pair in chosen for batch in pair))
