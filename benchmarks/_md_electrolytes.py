@@ -57,7 +57,7 @@ class Scale:
     n_atoms: int = 240
     sampling_ps: float = 6.0
     n_frames: int = 24  # of each liquid at each temperature
-    distillation_epochs: int = 25
+    distillation_epochs: int = 8
     seeds: tuple[int, ...] = SEEDS
     liquids: tuple[str, ...] = LIQUIDS
 
@@ -150,7 +150,8 @@ def student(scale: Scale, seed: int, *, small: bool = False) -> Path:
         initial=initial,
         epochs=scale.distillation_epochs,
         batch_size=4,
-        learning_rate=1e-3,
+        learning_rate=1e-3 if small else 3e-4,  # a copy of a teacher has little to learn
+        warmup_epochs=1.0,
         seed=seed,
         precision="float32",
         device="cpu",
