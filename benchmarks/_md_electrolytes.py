@@ -151,7 +151,6 @@ def student(scale: Scale, seed: int, *, small: bool = False) -> Path:
         epochs=scale.distillation_epochs,
         batch_size=4,
         learning_rate=1e-3 if small else 3e-4,  # a copy of a teacher has little to learn
-        warmup_epochs=1.0,
         seed=seed,
         precision="float32",
         device="cpu",

@@ -53,7 +53,7 @@ Models = Mapping[str, list[Path]]  # folders by kind: "single", "distilled", ...
 Runs = Mapping[tuple[Path, str, str, int], dict[str, Any]]  # by model, liquid, kind and number
 
 COLD, HOT = 300.0, 400.0  # K
-PICOSECONDS = {"npt": 12.0, "hot": 10.0, "nve": 5.0}
+PICOSECONDS = {"npt": 10.0, "hot": 6.0, "nve": 3.0}
 EQUILIBRATION_PS = 3.0
 RUNS_EACH = 2
 FRAMES_EACH = 4  # of each run at constant pressure, for pressures on the same frames
