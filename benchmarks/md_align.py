@@ -100,15 +100,6 @@ QUICK = replace(
 )
 
 
-def initial(*, quick: bool = False) -> ForceField:
-    """Return the model that is aligned."""
-    if quick:
-        return load_force_field("default")
-    scale = Scale.of("md-distill", quick=False)
-    everything(scale)
-    return load_force_field(student(scale, scale.seeds[0]))
-
-
 # ------------------------------------------------------------------------------------ experiment
 
 
@@ -291,6 +282,17 @@ def _draw(result: AlignmentResult, path: Path) -> None:
     figure.savefig(path)
 
 
+def aligned(scale: Scale, options: AlignmentOptions) -> tuple[ForceField, AlignmentResult]:
+    """Return the first student of a scale, made if it is not there, and its alignment."""
+    everything(scale)
+    first = load_force_field(student(scale, scale.seeds[0]))
+    quick = scale.initial is not None
+    targets = _targets(options, quick=quick)
+    reference = clusters("train", scale.n_clusters or N_REFERENCE)
+    n_jobs = 1 if quick else -1
+    return first, align(first, targets, options=options, reference=reference, n_jobs=n_jobs)
+
+
 def run(quick: bool = False) -> list[Row]:
     """Align, and compare with what was measured."""
     absent = [str(path) for path in (MIXTURES, NEAT) if not path.is_file()]
@@ -298,16 +300,9 @@ def run(quick: bool = False) -> list[Row]:
         sys.stderr.write(f"No densities to align with: set SCIKD_DATA, {absent} are missing.\n")
         return []
     options = QUICK if quick else OPTIONS
-    first, test = initial(quick=quick), clusters("test", 16 if quick else None)
-    reference = clusters("train", 16 if quick else N_REFERENCE)
+    test = clusters("test", 16 if quick else None)
     try:
-        result = align(
-            first,
-            _targets(options, quick=quick),
-            options=options,
-            reference=reference,
-            n_jobs=1 if quick else -1,
-        )
+        first, result = aligned(Scale.of("md-distill", quick=quick), options)
     except AlignmentError as reason:
         return [row("refused", float("nan"), "", note=str(reason))]
     page = alignment_report(result).write_html(options.output / "report.html")

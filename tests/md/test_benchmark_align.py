@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import scikd.md
 from benchmarks import md_align
 from benchmarks.__main__ import main
 from scikd.md.molecules import get_species, parse_mixture
@@ -54,6 +56,9 @@ def test_without_data_it_says_what_is_missing(tmp_path, monkeypatch, capsys):
 def test_the_quick_benchmark_runs(tmp_path, monkeypatch):
     quick = replace(md_align.QUICK, output=tmp_path / "out", threads=1)
     monkeypatch.setattr(md_align, "QUICK", quick)
+    monkeypatch.setattr(md_align, "everything", lambda scale: {})
+    default = Path(scikd.md.__file__).parent / "models" / "default"
+    monkeypatch.setattr(md_align, "student", lambda scale, seed: default)
     assert not main(["md-align", "--quick", "--json", str(tmp_path / "rows.json")])
     rows = {one["name"]: one for one in json.loads((tmp_path / "rows.json").read_text())}
     # Nothing was corrected, so nothing has changed.
