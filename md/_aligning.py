@@ -357,7 +357,9 @@ def _bulk_terms(batch: AtomicBatch, bars: torch.Tensor, options: AlignmentOption
 
     That change is the share ``hold`` of the fluctuations of forces, energies and shear.
     """
-    kept = LossOptions("relative", virial=0.0, charges=0.0, dipole=0.0, shear=1.0, offset="group")
+    kept = LossOptions(
+        "relative", forces=1.0, virial=0.0, charges=0.0, dipole=0.0, shear=1.0, offset="group"
+    )
     held = kept.scaled(batch)
     held = _times(held, options.hold**-2)
     size = batch.volume / batch.counts * BAR

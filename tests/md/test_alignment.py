@@ -60,7 +60,8 @@ def argon():
     options = load_options(
         DistillationOptions, None,
         {"student": "new", "electrostatics": False, "repulsion": True, "model": model,
-         "epochs": 40, "batch_size": 2, "learning_rate": 0.01, "threads": 1, "device": "cpu"},
+         "epochs": 40, "batch_size": 2, "learning_rate": 0.01, "threads": 1, "device": "cpu",
+         "loss": {"preset": "relative", "forces": 1.0}},
     )  # fmt: skip
     teacher = CalculatorTeacher(
         lennard_jones(), properties=("energy", "forces", "stress"), fingerprint="argon"
