@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from scikd.exceptions import MissingExtraError, ScikdError
 from scikd.report import Figure, Item, Table
 
 from .calculators import CalculatorTeacher
+from .estimates import Estimate
 from .properties import LiquidProperties, PropertiesOptions, compute_properties
 
 __all__ = ["Changes", "changes_of"]
@@ -37,7 +39,7 @@ class Changes:
     forces : float
         Root mean square of the difference of forces on the same frames, in meV/Å.
     of_forces : float
-        That of the forces themselves, in meV/Å.
+        That of the forces before, in meV/Å.
     before, after : LiquidProperties or None
         Of a run of each; None where the extra ``liquids`` is not installed, or a run tells nothing.
     """
@@ -60,17 +62,14 @@ class Changes:
     def items(self, name: str) -> list[Item]:
         """Return what there is to show of a liquid of that name."""
         share = 100.0 * self.forces / self.of_forces
-        rows = [["forces (rms)", f"{self.of_forces:.0f} meV/Å", f"changed by {self.forces:.2g}",
-                 f"{share:.2g} %"]]  # fmt: skip
+        change = f"changed by {self.forces:.3g} meV/Å"
+        rows = [["forces (rms)", f"{self.of_forces:.0f} meV/Å", change, f"{share:.3g} %"]]
         if self.before is None or self.after is None:
             return [Table(name, ("", "before", "after", ""), rows)]
         for key, value in self.before.estimates.items():
             other = self.after.estimates.get(key)
             if other is not None and key != "density":
-                apart = abs(other.value - value.value) / max(
-                    np.hypot(value.error, other.error), 1e-300
-                )
-                rows.append([key, str(value), str(other), f"{apart:.1f} standard errors apart"])
+                rows.append([key, str(value), str(other), _apart(value, other)])
         note = (
             "From the runs at the measured density."
             if self.after.trajectory.constant_volume
@@ -96,6 +95,13 @@ class Changes:
         axes.legend(fontsize=8.0)
 
 
+def _apart(before: Estimate, after: Estimate) -> str:
+    error = math.hypot(before.error, after.error)
+    if not error:  # neither run has seen it change
+        return ""
+    return f"{abs(after.value - before.value) / error:.1f} standard errors apart"
+
+
 def changes_of(before: Calculator, after: Calculator, runs: tuple[Path, Path]) -> Changes:
     """Compare two models on a liquid that both have run.
 
@@ -110,7 +116,7 @@ def changes_of(before: Calculator, after: Calculator, runs: tuple[Path, Path]) -
     first, last = (_forces(calculator, frames) for calculator in (before, after))
     return Changes(
         1e3 * float(np.sqrt(np.square(last - first).mean())),
-        1e3 * float(np.sqrt(np.square(last).mean())),
+        1e3 * float(np.sqrt(np.square(first).mean())),
         *(_properties(run) for run in runs),
     )
 

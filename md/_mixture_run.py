@@ -18,6 +18,7 @@ from scikd.exceptions import InvalidInputError, ScikdError
 
 from ._aligning import folder_of
 from ._stages import read_json
+from ._trajectory import CHECKPOINT
 from .campaign_report import MixtureResult
 from .dynamics import DynamicsOptions, run_dynamics
 from .estimates import Estimate
@@ -94,7 +95,9 @@ class _Work:
         found = self._stage(run, f"{density:.4f} g/cm³", start)
         numbers = {n: e for n, e in found["estimates"].items() if n != "density"}
         self.result.estimates.update({name: Estimate(**e) for name, e in numbers.items()})
-        self.result.refusals.update(found["refusals"])
+        # The density is held here: that it cannot be had from so short a run is no news.
+        missing = {n: why for n, why in found["refusals"].items() if n != "density"}
+        self.result.refusals.update(missing)
 
     def _stage(
         self, run: DynamicsOptions, title: str, start: Callable[[], Atoms | None]
@@ -105,7 +108,8 @@ class _Work:
         found = read_json(finished) if finished.exists() else {}
         made: dict[str, Any] = {"time": run.time, "largest_error": self.options.largest_error}
         if found.get("made") != made:
-            atoms = None if (folder / "trajectory.extxyz").exists() else start()
+            # Without a checkpoint nothing was begun, whatever a full disk has left there.
+            atoms = None if (folder / CHECKPOINT).exists() else start()
             done = run_dynamics(run, atoms=atoms, calculator=self.calculator, progress=False)
             logger.info("%s, %s: %s", self.liquid.name, title, done.summary())
             properties = compute_properties(
@@ -115,6 +119,7 @@ class _Work:
             page.write_html(folder / PAGE)
             found = {"made": made, **properties.as_dict()}
             atomic_write_bytes(finished, json.dumps(found, indent=1).encode())
+        self.result.composition = found["composition"]
         self.result.pages[run.ensemble] = f"{folder.parent.name}/{folder.name}/{PAGE}"
         return found
 

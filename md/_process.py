@@ -1,17 +1,30 @@
-"""What a running process is given: a device, threads, and requests to stop."""
+"""What a running process is given: threads, a folder of its own, and requests to stop."""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 import torch
 
-__all__ = ["StopRequest", "torch_threads"]
+from scikd._atomic import storage_error
+from scikd.exceptions import InvalidInputError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["StopRequest", "alone_in", "torch_threads"]
+
+logger = logging.getLogger(__name__)
 
 
 class StopRequest:
@@ -71,3 +84,37 @@ def torch_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process, where the system has such locks; a kill gives it back.
+
+    Raises
+    ------
+    InvalidInputError
+        If another process has it.
+    StorageError
+        If it cannot be opened.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise storage_error(error, "open", folder) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = (
+                f"Another process is running in {folder}. Wait for it, stop it, or choose another "
+                "output."
+            )
+            raise InvalidInputError(message) from error
+        except OSError:  # a disk without locks
+            logger.debug("no lock on %s", folder)
+        yield
+    finally:
+        os.close(lock)

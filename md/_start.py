@@ -17,10 +17,10 @@ from scikd.exceptions import InvalidInputError, StorageError
 
 from ._integrators import degrees_of_freedom, temperature_of
 from .frames import from_ase
-from .molecules import parse_mixture
+from .molecules import Mixture, parse_mixture
 from .packing import pack_box
 
-__all__ = ["draw_velocities", "load_or_pack", "move_mass_to_hydrogen", "relax"]
+__all__ = ["draw_velocities", "file_or_mixture", "load_or_pack", "move_mass_to_hydrogen", "relax"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,9 @@ def load_or_pack(
     StorageError
         If the file is missing or cannot be read.
     """
-    path = Path(liquid)
-    if path.is_file():
-        return _read(path), density
-    if path.suffix.lower() in SUFFIXES or path.parent != Path():
-        message = f"There is no file {path}. Check the path, or give a mixture: 'EC:DMC 1:1'."
-        raise StorageError(message)
-    mixture = parse_mixture(liquid)
+    mixture = file_or_mixture(liquid)
+    if isinstance(mixture, Path):
+        return _read(mixture), density
     density = mixture.density if density is None else density
     packed = LOOSE * density if loosely else density
     counts = mixture.counts(n_atoms=n_atoms)
@@ -80,6 +76,25 @@ def load_or_pack(
     else:
         logger.info("packing %s", text)
     return pack_box(mixture, n_atoms=n_atoms, density=packed, seed=seed), density
+
+
+def file_or_mixture(liquid: str) -> Path | Mixture:
+    """Return the file of a box, if there is one, or else the mixture.
+
+    Raises
+    ------
+    InvalidInputError
+        If the mixture cannot be read.
+    StorageError
+        If it looks like a path, and there is no file.
+    """
+    path = Path(liquid)
+    if path.is_file():
+        return path
+    if path.suffix.lower() in SUFFIXES or path.parent != Path():
+        message = f"There is no file {path}. Check the path, or give a mixture: 'EC:DMC 1:1'."
+        raise StorageError(message)
+    return parse_mixture(liquid)
 
 
 def _read(path: Path) -> Atoms:

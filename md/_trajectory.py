@@ -8,7 +8,6 @@ killed ends with the same files, byte for byte, as one that was not; a torn last
 from __future__ import annotations
 
 import io
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,16 +23,10 @@ from scikd._atomic import atomic_write_bytes, storage_error
 from scikd.exceptions import CorruptFileError, InvalidInputError
 from scikd.persistence import load_bundle, save_bundle
 
+from ._process import alone_in
 from ._recording import RECORD, encode_row
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = ["COLUMNS", "Recorder", "Snapshot", "write_frame"]
-
-logger = logging.getLogger(__name__)
 
 # Columns of the log, with their units; NaN where a quantity has no meaning.
 COLUMNS = (
@@ -140,21 +133,7 @@ class Recorder:
         InvalidInputError
             If another process runs there.
         """
-        if fcntl is None:
-            return self
-        lock = os.open(self.folder, os.O_RDONLY)
-        self._stack.callback(os.close, lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._stack.close()
-            message = (
-                f"Another process is running in {self.folder}. Wait for it, stop it, or choose "
-                "another output."
-            )
-            raise InvalidInputError(message) from error
-        except OSError:  # a disk without locks
-            logger.debug("no lock on %s", self.folder)
+        self._stack.enter_context(alone_in(self.folder))
         return self
 
     def __exit__(self, *error: object) -> None:

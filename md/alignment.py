@@ -26,7 +26,7 @@ from ase import Atoms
 
 from scikd._atomic import atomic_write_bytes
 from scikd._progress import Progress
-from scikd.exceptions import InvalidInputError
+from scikd.exceptions import InvalidInputError, ScikdError
 from scikd.parallel import fan_out, one_by_one
 
 from ._aligning import (
@@ -43,6 +43,7 @@ from ._changes import Changes, changes_of
 from ._engines import fingerprint_of
 from ._process import torch_threads
 from ._stages import claim_folder
+from ._start import file_or_mixture
 from ._training_data import as_batch
 from .alignment_report import AlignmentResult, LiquidResult
 from .densities import DensityTarget, read_targets
@@ -51,6 +52,7 @@ from .estimates import Estimate
 from .frames import AtomicBatch
 from .losses import LossOptions
 from .model import ForceField, Trained
+from .molecules import Mixture
 from .storage import load_force_field, save_force_field
 
 __all__ = [
@@ -237,6 +239,7 @@ def align(
     if targets is None:
         targets = [] if options.targets is None else read_targets(options.targets)
     _check(targets)
+    _check_content([t.liquid for t in targets if t.liquid not in (starts or {})], options.n_atoms)
     known = options.reference if reference is None else reference
     anchor = None if isinstance(known, tuple) and not known else as_batch(known)
     settings = {k: v for k, v in asdict(options).items() if k not in FREE}
@@ -289,6 +292,20 @@ def _check(targets: Sequence[DensityTarget]) -> None:
     if len(densities) < len(targets):
         message = "Expected each liquid at one temperature and pressure once; one came twice."
         raise InvalidInputError(message)
+
+
+def _check_content(liquids: Sequence[str], n_atoms: int) -> None:
+    """Refuse liquids that cannot be packed, or whose box is missing, before any is run."""
+    problems = []
+    for liquid in liquids:
+        try:
+            found = file_or_mixture(liquid)
+            if isinstance(found, Mixture):
+                found.counts(n_atoms=n_atoms)
+        except ScikdError as error:
+            problems.append(f"{liquid}: {error}")
+    if problems:
+        raise InvalidInputError(f"Cannot align with these liquids. {' '.join(problems)}")
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class AlignmentResult:
                 )
         changes = [liquid.changes.forces for liquid in self.liquids if liquid.changes is not None]
         if changes:
-            lines.append(f"forces changed by up to {max(changes):.2g} meV/Å (rms)")
+            lines.append(f"forces changed by up to {max(changes):.3g} meV/Å (rms)")
         return "\n".join(lines)
 
 

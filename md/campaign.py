@@ -22,6 +22,7 @@ from scikd.parallel import fan_out
 
 from ._aligning import folder_of
 from ._mixture_run import run_mixture
+from ._process import alone_in
 from ._stages import claim_folder
 from ._start import load_or_pack
 from .calculators import ForceFieldCalculator
@@ -164,13 +165,13 @@ def run_campaign(
     -------
     CampaignResult
         A row for each mixture; also in ``campaign.csv`` and ``campaign.json`` of the output, which
-        are written anew after every mixture, and ``report.html``.
+        are written anew after every mixture, and ``report.html``, at the end or on Ctrl-C.
 
     Raises
     ------
     InvalidInputError
-        Before any run, if the table or a mixture cannot be used, or a folder holds a mixture of
-        other options.
+        Before any run, if the table or a mixture cannot be used, a folder holds a mixture of
+        other options, or another process runs a campaign there.
     StorageError
         If the table cannot be read, or the output not be written.
     MissingExtraError
@@ -189,17 +190,23 @@ def run_campaign(
         )
     _check(mixtures, options, calculator)
     folder = Path(options.output)
-    with new_folder(folder):
+    with new_folder(folder), alone_in(folder):
         _claim(mixtures, options, calculator)
         tasks = [(liquid, options, calculator) for liquid in mixtures]
-        done: list[MixtureResult] = []
-        for result in fan_out(
-            run_mixture, tasks, n_jobs=n_jobs, description="mixtures", progress=progress
-        ):
-            done.append(result)
-            campaign = CampaignResult(folder, tuple(done))
-            campaign.write_tables()
-    campaign.report().write_html(campaign.page)
+        rows = [MixtureResult(liquid, reached=False) for liquid in mixtures]
+        campaign = CampaignResult(folder, tuple(rows))
+        try:
+            for place, result in enumerate(
+                fan_out(
+                    run_mixture, tasks, n_jobs=n_jobs, description="mixtures", progress=progress
+                )
+            ):
+                rows[place] = result
+                campaign = CampaignResult(folder, tuple(rows))
+                campaign.write_tables()
+        finally:  # a campaign that is stopped shows what it has
+            if rows[0].reached:
+                campaign.report().write_html(campaign.page)
     return campaign
 
 

@@ -44,6 +44,10 @@ class MixtureResult:
         Report of each run, "npt" and "nvt", from the folder of the campaign.
     failure : str or None
         Why the mixture was not finished.
+    composition : dict of str to int
+        How many molecules of each species there are, which comes close to the mixture.
+    reached : bool
+        Whether its turn has come.
     """
 
     liquid: MeasuredLiquid
@@ -51,6 +55,20 @@ class MixtureResult:
     refusals: dict[str, str] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
     failure: str | None = None
+    composition: dict[str, int] = field(default_factory=dict)
+    reached: bool = True
+
+    @property
+    def state(self) -> str:
+        """Tell where the mixture stands: "done", "failed" or "waiting"."""
+        if not self.reached:
+            return "waiting"
+        return "done" if self.failure is None else "failed"
+
+    @property
+    def content(self) -> str:
+        """The molecules, such as "3 EC, 3 DMC"."""
+        return ", ".join(f"{count} {name}" for name, count in self.composition.items())
 
     def found(self, name: str) -> Estimate | None:
         """Return what compares with a measurement: diffusion corrected for the box, if it is."""
@@ -63,7 +81,9 @@ class MixtureResult:
             "temperature_k": self.liquid.temperature_k,
             "pressure_bar": self.liquid.pressure_bar,
             "source": self.liquid.source,
+            "state": self.state,
             "failure": self.failure,
+            "composition": self.composition,
             "estimates": _plain(self.estimates),
             "measured": _plain(self.liquid.measured),
             "refusals": self.refusals,
@@ -177,8 +197,8 @@ class CampaignResult:
 
     def summary(self) -> str:
         """Say in a line what came out, and in one each what failed."""
-        total = len(self.mixtures)
-        parts = [f"{total - len(self.failed)} of {total} mixtures done"]
+        done = sum(row.state == "done" for row in self.mixtures)
+        parts = [f"{done} of {len(self.mixtures)} mixtures done"]
         parts += [str(deviation) for deviation in self.deviations()]
         lines = ["; ".join(parts)]
         lines += [f"failed: {row.liquid.name}, {row.failure}" for row in self.failed]
@@ -233,7 +253,8 @@ def _flat(row: MixtureResult, units: Mapping[str, str]) -> dict[str, object]:
         "liquid": row.liquid.liquid,
         "temperature_k": row.liquid.temperature_k,
         "pressure_bar": row.liquid.pressure_bar,
-        "state": "done" if row.failure is None else "failed",
+        "molecules": row.content,
+        "state": row.state,
         "reason": row.failure or "",
         "missing": " ".join(f"{name}: {reason}" for name, reason in row.refusals.items()),
         "source": row.liquid.source,
@@ -266,7 +287,7 @@ def campaign_report(result: CampaignResult) -> Report:
 
 def _rows(result: CampaignResult) -> Table:
     main = {n: u for n, u in result.units.items() if _kind(n) in UNITS and "," not in n}
-    columns = ["mixture", "state"]
+    columns = ["mixture", "molecules", "state"]
     shown: list[tuple[str, bool]] = []
     for name, unit in main.items():
         shown.append((name, False))
@@ -277,9 +298,9 @@ def _rows(result: CampaignResult) -> Table:
     rows: list[list[object]] = []
     for row in result.mixtures:
         cells = [_cell(row.liquid.measured.get(n) if m else row.found(n)) for n, m in shown]
-        state = "done" if row.failure is None else f"failed {row.failure}"
+        state = row.state if row.failure is None else f"{row.state} {row.failure}"
         links = [Link(e.upper(), row.pages[e]) if e in row.pages else None for e in ("npt", "nvt")]
-        rows.append([row.liquid.name, state, *cells, *links])
+        rows.append([row.liquid.name, row.content or None, state, *cells, *links])
     note = (
         "Values with standard errors, which tell of the length of the runs, not of the force "
         "field. Diffusion is corrected for the size of the box where the viscosity is known. The "

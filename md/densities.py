@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scikd._atomic import storage_error
 from scikd.exceptions import InvalidInputError
+
+from ._tables import COLDEST, DENSITIES, check_length, number_in, read_rows
 
 __all__ = ["DensityTarget", "read_targets"]
 
@@ -42,12 +42,13 @@ class DensityTarget:
     held_out: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no density."""
-        wrong = [
-            f"{name} > 0, got {value!r}"
-            for name in ("density_g_cm3", "temperature_k")
-            if not 0 < (value := getattr(self, name)) < math.inf
-        ]
+        """Refuse what is no density, or one in another unit."""
+        wrong = []
+        low, high = DENSITIES
+        if not low <= self.density_g_cm3 <= high:
+            wrong.append(f"a density in g/cm³ from {low:g} to {high:g}, got {self.density_g_cm3:g}")
+        if not COLDEST < self.temperature_k < math.inf:
+            wrong.append(f"a temperature in K above {COLDEST:g}, got {self.temperature_k:g}")
         if not math.isfinite(self.pressure_bar):
             wrong.append(f"a finite pressure_bar, got {self.pressure_bar!r}")
         if wrong:
@@ -73,34 +74,41 @@ def read_targets(path: str | Path) -> list[DensityTarget]:
     StorageError
         If it cannot be read.
     InvalidInputError
-        If a column is missing or unknown, or an entry is not what it should be.
+        If a column is missing or unknown, or an entry is not what it should be. The message lists
+        all lines that are wrong.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    columns = set(rows.fieldnames or ())
-    if not {"liquid", "density_g_cm3"} <= columns <= set(COLUMNS):
+    rows = read_rows(path)
+    columns = [name.lower() for name in rows[0][1]]
+    known = {"liquid", "density_g_cm3"} <= set(columns) <= set(COLUMNS)
+    if not known or len(set(columns)) < len(columns):
         message = (
             f"Expected {path} to have the columns liquid and density_g_cm3, and none but "
-            f"{', '.join(COLUMNS)}; got {sorted(columns)}."
+            f"{', '.join(COLUMNS)}, each once; got {', '.join(columns)}."
         )
         raise InvalidInputError(message)
-    targets = []
-    for number, row in enumerate(rows, start=2):
-        given: dict[str, Any] = {name: value for name, value in row.items() if value}
+    targets, problems = [], []
+    for line, cells in rows[1:]:
         try:
-            for name in COLUMNS[1:4]:
-                if name in given:
-                    given[name] = float(given[name])
-            given["held_out"] = {"yes": True, "no": False}[given.get("held_out", "no").lower()]
-            targets.append(DensityTarget(**given))
-        except (KeyError, TypeError, ValueError) as error:
-            message = (
-                f"Expected numbers, and yes or no in held_out, in line {number} of {path}; got "
-                f"{row}: {error}."
-            )
-            raise InvalidInputError(message) from error
+            targets.append(_target(cells, columns))
+        except InvalidInputError as error:
+            problems.append(f"Line {line}: {error}")
+    if problems:
+        raise InvalidInputError(f"Cannot use {path}: {' '.join(problems)}")
     return targets
+
+
+def _target(cells: Sequence[str], columns: Sequence[str]) -> DensityTarget:
+    check_length(cells, columns)
+    given: dict[str, Any] = {n: c for n, c in zip(columns, cells, strict=True) if c}
+    missing = [name for name in COLUMNS[:2] if name not in given]
+    if missing:
+        raise InvalidInputError(f"Expected a {' and a '.join(missing)}; got none.")
+    for name in COLUMNS[1:4]:
+        if name in given:
+            given[name] = number_in(given[name], name)
+    held_out = given.get("held_out", "no").lower()
+    if held_out not in ("yes", "no"):
+        raise InvalidInputError(f"Expected yes or no as held_out; got {held_out!r}.")
+    given["held_out"] = held_out == "yes"
+    return DensityTarget(**given)

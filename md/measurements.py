@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scikd._atomic import storage_error
 from scikd.exceptions import InvalidInputError
 
 from ._start import SUFFIXES
+from ._tables import COLDEST, DENSITIES, check_length, number_in, read_rows
 from .estimates import Estimate
 from .molecules import Mixture, parse_mixture
 
@@ -23,12 +21,12 @@ STATE = ("liquid", "temperature_k", "pressure_bar", "source")
 # Of each property the unit it is told in, the units of columns with their factors, and how small
 # and large it may be in a liquid: what lies beyond is most likely in another unit.
 UNITS: Mapping[str, tuple[str, Mapping[str, float], float, float]] = {
-    "density": ("g/cm³", {"g_cm3": 1.0, "kg_m3": 1e-3}, 0.05, 25.0),
+    "density": ("g/cm³", {"g_cm3": 1.0, "kg_m3": 1e-3}, *DENSITIES),
     "viscosity": ("cP", {"cp": 1.0, "mpa_s": 1.0, "pa_s": 1e3}, 1e-2, 1e6),
     "conductivity": ("mS/cm", {"ms_cm": 1.0, "s_m": 10.0}, 1e-6, 2e3),
     "diffusion": ("cm²/s", {"cm2_s": 1.0, "m2_s": 1e4}, 1e-9, 1e-2),
 }
-COLDEST, HOTTEST = 60.0, 3000.0  # K; what is colder is most likely in °C
+HOTTEST = 3000.0  # K
 COLUMN = re.compile(
     r"(?P<kind>density|viscosity|conductivity|diffusion)(?:_(?P<rest>.*?))?(?P<error>_error)?",
     re.IGNORECASE,
@@ -159,22 +157,7 @@ def read_measurements(path: str | Path) -> list[MeasuredLiquid]:
         unknown, or a number is none. The message lists all rows that are wrong.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    except UnicodeDecodeError as error:
-        message = f"Expected a CSV file in UTF-8; {path} is none: {error}."
-        raise InvalidInputError(message) from error
-    try:
-        lines = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if any(row)]
-    except csv.Error as error:
-        message = f"{path} is no CSV file, or is cut short: {error}."
-        raise InvalidInputError(message) from error
-    if len(rows) < 2:
-        message = f"Expected {path} to hold a line of names and a liquid at least; got {text!r}."
-        raise InvalidInputError(message)
+    rows = read_rows(path)
     columns = _columns(rows[0][1], path)
     problems: list[str] = []
     liquids = list(_liquids(rows[1:], columns, problems))
@@ -255,16 +238,14 @@ def _liquids(
 
 
 def _liquid(cells: Sequence[str], columns: Sequence[_Column]) -> MeasuredLiquid:
-    if len(cells) != len(columns):
-        message = f"Expected {len(columns)} cells, as there are names; got {len(cells)}. Cut short?"
-        raise InvalidInputError(message)
+    check_length(cells, columns)
     state: dict[str, str] = {}
     values: dict[tuple[str, bool], float] = {}
     for column, cell in zip(columns, cells, strict=True):
         if column.name in ("liquid", "source"):
             state[column.name] = cell
         elif cell:
-            values[column.name, column.error] = _number(cell, column.name) * column.factor
+            values[column.name, column.error] = number_in(cell, column.name) * column.factor
     if not state["liquid"]:
         raise InvalidInputError("Expected a liquid; got none.")
     numbers = {name: values.pop((name, False)) for name in STATE[1:3] if (name, False) in values}
@@ -274,14 +255,3 @@ def _liquid(cells: Sequence[str], columns: Sequence[_Column]) -> MeasuredLiquid:
         if not error
     }
     return MeasuredLiquid(**state, **numbers, measured=measured)  # type: ignore[arg-type]
-
-
-def _number(cell: str, name: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        message = f"Expected a number as {name}; got {cell!r}."
-        raise InvalidInputError(message)
-    return value

@@ -291,8 +291,24 @@ def test_targets_that_contradict_each_other_are_refused(argon, tmp_path):
     with pytest.raises(InvalidInputError, match="at least eight frames"):
         align(argon, [target()], options=options(tmp_path / "b", time="0.3ps", n_frames=4),
               starts=STARTS, progress=False)  # fmt: skip
-    with pytest.raises(InvalidInputError, match="density_g_cm3 > 0, got -1"):
-        target(density_g_cm3=-1.0)
+    with pytest.raises(InvalidInputError, match="a density in g/cm³ from 0.05 to 25, got 1150"):
+        target(density_g_cm3=1150.0)
+    with pytest.raises(InvalidInputError, match="a temperature in K above 60, got 25"):
+        target(temperature_k=25.0)
+    wrong = [
+        target(liquid="EC:XY"),
+        target(liquid="no.xyz"),
+        target(liquid="EC:DMC", held_out=True),
+    ]
+    with pytest.raises(InvalidInputError) as caught:
+        align(argon, wrong, options=options(tmp_path / "c", n_atoms=9), starts=STARTS)
+    for said in (
+        "Unknown species 'XY'",
+        "There is no file no.xyz",
+        "at least one molecule of each",
+    ):
+        assert said in str(caught.value)
+    assert not (tmp_path / "c").exists()
     with pytest.raises(InvalidInputError, match="hold > 0, got 0"):
         options(tmp_path, hold=0.0)
     with pytest.raises(InvalidInputError, match="a time with its unit"):
@@ -310,9 +326,21 @@ def test_targets_are_read_from_a_table(tmp_path):
         DensityTarget("EC:EMC 3:7", 1.0948),
         DensityTarget("DMC", 1.0633, held_out=True),
     ]
-    path.write_text("liquid,density_g_cm3\nDMC,heavy\n")
-    with pytest.raises(InvalidInputError, match="line 2 of .*heavy"):
+    path.write_bytes(b"\xef\xbb\xbfliquid,density_g_cm3\r\nDMC,1.0633\r\n")  # as Excel does
+    assert read_targets(path) == [DensityTarget("DMC", 1.0633)]
+    path.write_text(
+        "liquid,density_g_cm3,held_out\nDMC,heavy,\nEC,,\nEC,1320,\nEMC,1.0,perhaps\nPC,1.2\n"
+    )
+    with pytest.raises(InvalidInputError) as caught:
         read_targets(path)
+    for said in (
+        "Line 2: Expected a number as density_g_cm3; got 'heavy'",
+        "Line 3: Expected a density_g_cm3; got none",
+        "Line 4: Expected of 'EC' a density in g/cm³ from 0.05 to 25, got 1320",
+        "Line 5: Expected yes or no as held_out; got 'perhaps'",
+        "Line 6: Expected 3 cells, as there are names; got 2",
+    ):
+        assert said in str(caught.value)
     path.write_text("liquid,density\nDMC,1\n")
     with pytest.raises(InvalidInputError, match="columns liquid and density_g_cm3"):
         read_targets(path)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -20,14 +21,17 @@ from ase.io import write
 from scikd.exceptions import InvalidInputError
 from scikd.md import _mixture_run, dynamics
 from scikd.md._integrators import density_of
+from scikd.md._process import alone_in
 from scikd.md.campaign import CampaignOptions, run_campaign
 from scikd.md.campaign_report import CampaignResult, MixtureResult, campaign_report
 from scikd.md.dynamics_report import read_log
 from scikd.md.estimates import Estimate
 from scikd.md.measurements import MeasuredLiquid
 from scikd.md.molecules import get_species
+from scikd.md.properties import LiquidProperties
 from scikd.md.repulsion import ZBL
 from scikd.md.storage import save_force_field
+from scikd.md.trajectories import Trajectory
 from tests.reference.md_lennard_jones import LennardJones
 from tests.reference.md_models import force_field, structure
 
@@ -115,6 +119,7 @@ def test_a_failed_mixture_stops_no_other_and_is_in_the_table(finished):
     assert float(rows[1]["measured_diffusion_Ar_cm2_s"]) == 3e-5
     assert rows[1]["measured_density_g_cm3_error"] == ""  # not known
     assert rows[1]["source"] == "here"
+    assert [row["molecules"] for row in rows] == ["", "32 Ar"]
     assert "density" in done.refusals  # so short a run tells none, and the table says so
     assert done.refusals["density"] in rows[1]["missing"]
     numbers = json.loads((folder / "out" / "campaign.json").read_text())["mixtures"]
@@ -182,6 +187,33 @@ class Interrupted(Argon):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+class Stopped(Argon):
+    """Is stopped as soon as the box that can be run is begun."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        if len(atoms) == 32:
+            raise KeyboardInterrupt
+        super().calculate(atoms, properties, system_changes)
+
+
+def test_a_campaign_that_was_interrupted_shows_what_it_has(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        campaign(tmp_path, calculator=argon(Stopped))
+    with (tmp_path / "out" / "campaign.csv").open(newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["failed", "waiting"]
+    assert "0 of 2 mixtures done" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_two_processes_do_not_share_a_campaign(tmp_path):
+    pytest.importorskip("fcntl")
+    (tmp_path / "out").mkdir()
+    with (
+        alone_in(tmp_path / "out"),
+        pytest.raises(InvalidInputError, match="Another process is running in .*out"),
+    ):
+        campaign(tmp_path)
+
+
 def test_a_campaign_that_was_interrupted_loses_no_finished_stage(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(dynamics, "plot_dynamics", lambda *_: b"figure")
     with pytest.raises(KeyboardInterrupt):
@@ -195,6 +227,46 @@ def test_a_campaign_that_was_interrupted_loses_no_finished_stage(finished, tmp_p
     assert (place / "npt" / "finished.json").stat().st_mtime_ns == noted
     assert log.read_bytes().startswith(before)
     assert resumed.mixtures[0].estimates == finished[1].mixtures[1].estimates
+
+
+def test_a_run_that_left_no_checkpoint_begins_where_the_one_before_ended(finished, tmp_path):
+    """As of a disk that was full when the first one was to be written."""
+    folder, result = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    place = tmp_path / "out" / "argon.xyz-85K-600bar" / "nvt-1.2000"
+    whole = (place / "trajectory.extxyz").read_bytes()
+    for path in place.iterdir():
+        if path.name not in ("log.csv", "trajectory.extxyz"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    campaign(tmp_path, [result.mixtures[1].liquid])
+    assert (place / "trajectory.extxyz").read_bytes() == whole
+
+
+def test_a_density_that_was_found_is_not_missing_where_it_is_held(tmp_path, monkeypatch):
+    def ran(options, **_):
+        folder = Path(options.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        return SimpleNamespace(atoms=None, summary=lambda: "")
+
+    def told(options):
+        held = Path(options.trajectory).name.startswith("nvt")
+        known = {} if held else {"density": Estimate(1.2, 0.01, "g/cm³")}
+        short = {"density": "too short", "viscosity": "too short"} if held else {}
+        return LiquidProperties(still_argon(), known, short)
+
+    monkeypatch.setattr(_mixture_run, "run_dynamics", ran)
+    monkeypatch.setattr(_mixture_run, "compute_properties", told)
+    (row,) = campaign(tmp_path, liquids(tmp_path)[1:], at_density="found").mixtures
+    assert row.estimates["density"].value == 1.2
+    assert row.refusals == {"viscosity": "too short"}
+
+
+def still_argon():
+    boxes = np.tile(9.0 * np.eye(3), (2, 1, 1))
+    one = np.zeros(1)
+    return Trajectory(
+        np.zeros((2, 1, 3)), boxes, np.arange(2.0), np.array([18]), one.astype(int), one, ("Ar",)
+    )
 
 
 def test_a_note_that_was_cut_short_is_told(finished, tmp_path):

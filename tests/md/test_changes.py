@@ -9,8 +9,11 @@ from ase.calculators.lj import LennardJones
 
 from scikd.exceptions import MissingExtraError
 from scikd.md import _changes
-from scikd.md._changes import changes_of
+from scikd.md._changes import Changes, changes_of
 from scikd.md.dynamics import DynamicsOptions, run_dynamics
+from scikd.md.estimates import Estimate
+from scikd.md.properties import LiquidProperties
+from scikd.md.trajectories import Trajectory
 from scikd.report import Report, Section
 
 SIGMA, EPSILON = 3.4, 0.0104
@@ -39,9 +42,9 @@ def runs(tmp_path_factory):
 
 
 def test_forces_of_a_model_and_of_its_double(runs):
-    """Half of the double's forces are the change, on whatever frames."""
+    """The double's forces change by those of the model, on whatever frames."""
     found = changes_of(argon(EPSILON), argon(2 * EPSILON), runs)
-    assert found.forces == pytest.approx(found.of_forces / 2)
+    assert found.forces == pytest.approx(found.of_forces)
     assert changes_of(argon(EPSILON), argon(EPSILON), runs).forces == 0.0
 
 
@@ -59,7 +62,18 @@ def test_structure_is_shown_before_and_after(runs, tmp_path):
     items = found.items("argon")
     assert len(items) == 2
     page = Report("changes", [Section("argon", items)]).write_html(tmp_path / "page.html")
-    assert "50 %" in page.read_text(encoding="utf-8")
+    assert ">100 %<" in page.read_text(encoding="utf-8")
+
+
+def test_numbers_that_no_run_has_seen_change_are_not_compared_by_their_errors(tmp_path):
+    """Two errors of zero would make any difference an endless number of standard errors."""
+    still = Trajectory(
+        np.zeros((2, 1, 3)), np.tile(9.0 * np.eye(3), (2, 1, 1)), np.arange(2.0), np.array([18]),
+        np.array([0]), np.zeros(1), ("Ar",),
+    )  # fmt: skip
+    sides = (LiquidProperties(still, {"O around Li": Estimate(n, 0.0)}) for n in (4.0, 5.0))
+    (table,) = Changes(1.0, 10.0, *sides).items("argon")
+    assert table.rows[-1] == ["O around Li", "4", "5", ""]
 
 
 def test_without_the_extra_forces_are_compared_alone(runs, monkeypatch, caplog):
