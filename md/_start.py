@@ -67,7 +67,10 @@ def load_or_pack(
     if path.is_file():
         return _read(path), density
     if path.suffix.lower() in SUFFIXES or path.parent != Path():
-        message = f"There is no file {path}. Check the path, or give a mixture: 'EC:DMC 1:1'."
+        message = (
+            f"There is no file {path}. Check the path, or give a mixture: 'EC:DMC 1:1', or "
+            "'EC:EMC 3:7 by mass'."
+        )
         raise StorageError(message)
     mixture = parse_mixture(liquid)
     density = mixture.density if density is None else density

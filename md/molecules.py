@@ -262,11 +262,10 @@ class Mixture(Mapping[str, float]):
 
 
 _RATIO = re.compile(
-    r"(?P<names>\S+)(?:\s+(?P<parts>[\d.:eE+-]+))?(?:\s+(?:by\s+)?\(?(?P<basis>[\w/]+)\)?)?"
+    r"(?P<names>\S+)(?:\s+(?P<parts>[\d.:eE+-]+))?(?:\s+(?:by\s+)?\(?(?P<basis>\w+)\)?)?"
 )
 _BASES: dict[str, Basis] = {
-    "molar": "molar", "mol": "molar", "moles": "molar", "mol/mol": "molar",
-    "mass": "mass", "weight": "mass", "w/w": "mass",
+    "molar": "molar", "mol": "molar", "moles": "molar", "mass": "mass", "weight": "mass",
 }  # fmt: skip
 
 
@@ -278,7 +277,7 @@ def parse_mixture(text: str, *, basis: Basis | None = None) -> Mixture:
     text : str
         Names with colons between them, then parts (equal if there are none), then what the parts
         count if it is not the amount of substance: ``"EC"``, ``"EC:DMC 1:1"``,
-        ``"EC:EMC 3:7 by mass"`` or ``"EC:EMC 3:7 w/w"``, ``"EC:DMC:LiPF6 5:7:1"``.
+        ``"EC:EMC 3:7 by mass"``, ``"EC:DMC:LiPF6 5:7:1"``.
     basis : {"molar", "mass"} or None, default=None
         What the parts count, where the text does not say it; None is ``"molar"``.
 
