@@ -41,7 +41,8 @@ def claim_folder(folder: Path, options: Mapping[str, Any], what: str) -> None:
         noted = path.read_bytes() if path.exists() else None
     except OSError as error:
         raise storage_error(error, "read", path) from error
-    if noted is None:
+    # Where nothing was made, as by a command that was refused, there is nothing to protect.
+    if noted is None or all(entry == path for entry in folder.iterdir()):
         atomic_write_bytes(path, raw)
     elif noted != raw:
         message = (

@@ -92,7 +92,10 @@ def file_or_mixture(liquid: str) -> Path | Mixture:
     if path.is_file():
         return path
     if path.suffix.lower() in SUFFIXES or path.parent != Path():
-        message = f"There is no file {path}. Check the path, or give a mixture: 'EC:DMC 1:1'."
+        message = (
+            f"There is no file {path}. Check the path, or give a mixture: 'EC:DMC 1:1', or "
+            "'EC:EMC 3:7 by mass'."
+        )
         raise StorageError(message)
     return parse_mixture(liquid)
 

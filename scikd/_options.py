@@ -15,7 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -195,16 +195,21 @@ def command_for(
 
 
 def _flags(
-    cls: type[Any], prefix: str, typer: Any, tag: Mapping[str, Any] = types.MappingProxyType({})
+    cls: type[Any],
+    prefix: str,
+    typer: Any,
+    tag: Mapping[str, Any] = types.MappingProxyType({}),
+    base: Any = None,
 ) -> Iterator[tuple[str, tuple[str, Any]]]:
     """Yield the parameter of a command for each field: its name, the field's, and its type."""
     hints, helps = {**typing.get_type_hints(cls), **tag}, _helps(cls)
     for field in fields(cls):
         kind, name = hints[field.name], prefix + field.name
         if kinds := _dataclasses(kind):
-            yield from _flags_of_all(kinds, f"{name}.", typer)
+            yield from _flags_of_all(kinds, f"{name}.", typer, _default(field))
             continue
-        flag, default = name.replace("_", "-"), _default(field)
+        flag = name.replace("_", "-")
+        default = getattr(base, field.name) if type(base) is cls else _default(field)
         spelled = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         several = get_origin(kind) in (tuple, list)
         again = "Give the flag once for each." if several else None
@@ -220,7 +225,7 @@ def _flags(
 
 
 def _flags_of_all(
-    kinds: tuple[type[Any], ...], prefix: str, typer: Any
+    kinds: tuple[type[Any], ...], prefix: str, typer: Any, base: Any
 ) -> Iterator[tuple[str, tuple[str, Any]]]:
     """Yield those of several dataclasses; what they have in common is described by the first."""
     tag: dict[str, Any] = {}
@@ -229,7 +234,7 @@ def _flags_of_all(
         tag = {name: Literal[*by_value]}
     found: dict[str, tuple[str, Any]] = {}
     for kind in kinds:
-        found = dict(_flags(kind, prefix, typer, tag)) | found
+        found = dict(_flags(kind, prefix, typer, tag, base)) | found
     yield from found.items()
 
 
@@ -290,8 +295,12 @@ def _build(
     prefix: str,
     problems: list[str],
     elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+    base: Any = None,
 ) -> Any:
-    """Return an instance, or None and add to the problems; some names are options elsewhere."""
+    """Return an instance, or None and add to the problems; some names are options elsewhere.
+
+    What is not given is as in the base, if that is of the same class.
+    """
     if not isinstance(given, Mapping):
         problems.append(f"{prefix.rstrip('.')} is {given!r}, expected names and values")
         return None
@@ -306,7 +315,8 @@ def _build(
             hint = f"; with {elsewhere[name]} it is" if name in elsewhere else hint
             problems.append(f"{prefix}{name} is no option{hint}")
         elif kinds := _dataclasses(hints[name]):
-            values[name] = _build_one_of(kinds, value, f"{prefix}{name}.", problems)
+            default = _default(known[name])
+            values[name] = _build_one_of(kinds, value, f"{prefix}{name}.", problems, default)
         else:
             try:
                 values[name] = coerced(value, hints[name])
@@ -316,12 +326,12 @@ def _build(
     problems += [
         f"{prefix}{field.name} is missing, expected {spelled(hints[field.name])}"
         for field in known.values()
-        if field.name not in given and _default(field) is MISSING
+        if type(base) is not cls and field.name not in given and _default(field) is MISSING
     ]
     if len(problems) > before:
         return None
     try:
-        return cls(**values)
+        return replace(base, **values) if type(base) is cls else cls(**values)
     except InvalidInputError as error:
         said = str(error).rstrip(".")
         problems.append(said[0].lower() + said[1:])
@@ -329,11 +339,11 @@ def _build(
 
 
 def _build_one_of(
-    kinds: tuple[type[Any], ...], given: Any, prefix: str, problems: list[str]
+    kinds: tuple[type[Any], ...], given: Any, prefix: str, problems: list[str], base: Any
 ) -> Any:
     """Build the dataclass that the tag names, or the first."""
     if len(kinds) == 1 or not isinstance(given, Mapping):
-        return _build(kinds[0], given, prefix, problems)
+        return _build(kinds[0], given, prefix, problems, base=base)
     tag, by_value = _tagged(kinds)
     value = given.get(tag, next(iter(by_value)))
     if value not in by_value:
@@ -346,7 +356,7 @@ def _build_one_of(
         for field in fields(kind)
         if other != value
     }
-    return _build(by_value[value], given, prefix, problems, others)
+    return _build(by_value[value], given, prefix, problems, others, base)
 
 
 def _dataclasses(kind: Any) -> tuple[type[Any], ...]:

@@ -178,6 +178,45 @@ def test_a_required_field_is_asked_for():
         load_options(Needy)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Weights whose first says where the others come from."""
+
+    preset: Literal["plain", "relative"] = "plain"
+    energy: float | None = None
+    forces: float | None = None
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Options that hold others, which are not the default of their class."""
+
+    weights: Weights = field(default_factory=lambda: Weights("relative", forces=2.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, Weights("relative", forces=2.0)),
+        ({"energy": 3}, Weights("relative", energy=3.0, forces=2.0)),
+        ({"forces": None}, Weights("relative")),
+        ({"preset": "plain"}, Weights("plain", forces=2.0)),
+    ],
+)
+def test_what_is_not_given_inside_is_as_outside_says(given, expected):
+    flags = {f"weights.{name}": value for name, value in given.items()}
+    assert load_options(Outer, None, flags) == load_options(Outer, None, {"weights": given})
+    assert load_options(Outer, None, flags) == Outer(expected)
+
+
+def test_help_tells_the_default_that_outside_says():
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(command_for(Outer, lambda _: None, file=False))
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    assert "[default: relative]" in shown
+    assert "[default: 2.0]" in shown
+
+
 class TestCommand:
     def run(self, *arguments):
         seen = []

@@ -82,6 +82,12 @@ def options(**changes):
     return load_options(DistillationOptions, None, {**given, **changes})
 
 
+def test_a_weight_that_is_given_leaves_the_others_relative():
+    given = options(**{"loss.energy": 2.0, "reference_loss.dipole": 0.0})
+    assert given.loss == LossOptions("relative", energy=2.0)
+    assert given.reference_loss == LossOptions("relative", dipole=0.0)
+
+
 def distil(teachers, frames, **changes):
     kept = {k: changes.pop(k) for k in ("student_model", "reference") if k in changes}
     return distill_ensemble(

@@ -99,6 +99,13 @@ def test_side_by_side_the_frames_are_the_same(tmp_path, monkeypatch):
     assert torch.equal(found[0].group, found[1].group)
 
 
+def test_a_folder_of_a_refused_command_is_free(tmp_path):
+    with pytest.raises(InvalidInputError, match="Unknown species 'XX'"):
+        sample_liquids(options(tmp_path, liquids=("EC:XX 1:1",)), members(), progress=False)
+    made = sample_liquids(options(tmp_path), members(), starts={"argon": start()}, progress=False)
+    assert made.n_structures == 3
+
+
 def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="different liquids.*n_frames|n_frames.*liquids"):
         options(tmp_path, liquids=("argon", "argon"), n_frames=0)
