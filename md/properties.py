@@ -235,6 +235,8 @@ def _add_structure(found: LiquidProperties, options: PropertiesOptions) -> None:
             found.distributions.append(curve)
             if curve.coordination is not None:
                 found.estimates[f"{second} around {first}"] = curve.coordination
+            elif curve.refusal:
+                found.refusals[f"{second} around {first}"] = curve.refusal
     cations, anions = _ions(trajectory)
     if cations and anions:
         shells = _attempt(

@@ -56,6 +56,8 @@ class RadialDistribution:
         Radius of the first shell in Å; None if the curve shows none.
     coordination : Estimate or None
         Mean number of the second kind within it.
+    refusal : str
+        Why there is none, though there is a shell.
     """
 
     pair: tuple[str, str]
@@ -65,6 +67,7 @@ class RadialDistribution:
     numbers: np.ndarray
     first_minimum: float | None
     coordination: Estimate | None
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,14 +159,14 @@ def radial_distribution(
     middle = 0.5 * (edges[1:] + edges[:-1])
     errors = parts.std(axis=0, ddof=1) / math.sqrt(BLOCKS)
     end = _first_minimum(values, errors)
-    coordination = None
+    coordination, refusal = None, ""
     if end is not None:
         try:
             coordination = mean_of_series(
                 numbers[:, end], trajectory.interval_ps, what="The coordination number"
             )
-        except InvalidInputError:
-            coordination = None
+        except InvalidInputError as error:
+            refusal = str(error)
     return RadialDistribution(
         (first, second),
         middle,
@@ -172,6 +175,7 @@ def radial_distribution(
         numbers.mean(axis=0),
         None if end is None else float(edges[end + 1]),
         coordination,
+        refusal,
     )
 
 

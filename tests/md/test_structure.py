@@ -11,6 +11,7 @@ from ase.build import bulk
 
 from scikd.exceptions import InvalidInputError
 from scikd.md.estimates import TooShortError
+from scikd.md.properties import LiquidProperties, PropertiesOptions, _add_structure
 from scikd.md.structure import density_of_liquid, radial_distribution, solvation_shells
 from tests.reference.md_synthetic import liquid, ornstein_uhlenbeck
 
@@ -45,6 +46,24 @@ def test_a_crystal_has_twelve_neighbours_in_a_box_of_any_shape():
         assert found.distances[found.values.argmax()] == pytest.approx(5.3 / np.sqrt(2), abs=0.1)
         assert 4.0 < found.first_minimum < 5.1
         assert found.coordination.value == pytest.approx(12.0)
+
+
+def test_a_coordination_number_that_is_not_to_be_had_says_why():
+    """A slow swing of a crystal's size moves neighbours in and out of the shell."""
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (3, 3, 3)
+    rng = np.random.default_rng(1)
+    paths = atoms.positions + 0.35 * rng.standard_normal((40, len(atoms), 3))
+    swing = 1.0 + 0.05 * np.sin(np.linspace(0.0, 3.0, 40))
+    crystal = replace(
+        liquid(paths * swing[:, None, None]), cells=atoms.cell[:] * swing[:, None, None]
+    )
+    found = radial_distribution(crystal, "Ar", "Ar")
+    assert found.first_minimum is not None
+    assert found.coordination is None
+    assert "The coordination number" in found.refusal
+    told = LiquidProperties(crystal)
+    _add_structure(told, PropertiesOptions(pairs=("Ar-Ar",)))
+    assert told.refusals["Ar around Ar"] == found.refusal
 
 
 def test_atoms_of_one_molecule_are_not_neighbours():
