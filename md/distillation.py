@@ -19,6 +19,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -242,14 +243,16 @@ def distill_ensemble(
             mixtures = mixtures_of(bulk)
             found = consensus_of(ensemble, to_ase(bulk), mixtures, rule, store, shown)
             bulk = label_by_consensus(replace(bulk, group=torch.from_numpy(mixtures)), found)
-            if output is not None and processes.rank == 0:
-                write_frames(output / CONSENSUS, bulk, level=f"consensus of {len(ensemble.names)}")
         model = student or _student(options, ensemble, bulk, anchor)
         model.train_only(options.parameters)
         trainer, before, noise = _prepare(
             options, model, select(bulk, train), select(bulk, held_out), anchor, shown
         )
-        trainer.run()
+        keep = None
+        if output is not None and processes.rank == 0:
+            level = f"consensus of {len(ensemble.names)}"
+            keep = partial(write_frames, output / CONSENSUS, bulk, level=level)
+        trainer.run(begin=keep)
     done = result_of(trainer)
     return DistillationResult(**vars(done), consensus=bulk, before=before, spread=noise)
 

@@ -312,6 +312,18 @@ def test_a_distillation_that_is_killed_goes_on_to_the_same_numbers(when, tmp_pat
         distil([argon(0.02, "other")], frames, output=str(tmp_path), **given)
 
 
+def test_a_distillation_that_is_refused_leaves_the_finished_one_as_it_is(tmp_path):
+    frames = fluid(4)
+    distil([argon()], frames, output=str(tmp_path), epochs=1)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert "consensus.h5" in kept
+    with pytest.raises(InvalidInputError, match="learning_rate was"):
+        distil([argon()], frames, output=str(tmp_path), epochs=1, learning_rate=1e-5)
+    with pytest.raises(InvalidInputError, match="the structures were others"):
+        distil([argon(0.011, "other")], frames, output=str(tmp_path), epochs=1)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == kept
+
+
 def test_a_student_with_dispersion_is_compared_in_use():
     """Labels of a force field contain its dispersion, though those it was trained on do not."""
     model = force_field(dispersion_in_labels=False, electrostatics=None)
@@ -467,7 +479,7 @@ def test_teachers_are_named_on_the_command_line(run, tmp_path):
 
 
 def test_it_says_what_it_does(caplog, tmp_path):
-    with caplog.at_level(logging.INFO, logger="scikd.md"):
+    with caplog.at_level(logging.INFO, logger="scikd"):
         distil([argon()], fluid(4), output=str(tmp_path), epochs=2)
     text = caplog.text
     for part in ("labelling with 'argon'", "before: validation", "epoch 2/2"):
