@@ -62,7 +62,7 @@ CONVERSIONS = {
     "energy": "1 kcal/mol is 0.0434 eV, 1 Hartree is 27.2 eV",
     "stress": "1 GPa is 0.00624 eV/Å³; a virial is not divided by the volume",
 }
-FEWEST_FRAMES = 4  # of a mixture whose frames tell how energies spread
+FEWEST_FRAMES = 4  # of a mixture, to tell how energies spread, and to hold out two of them
 
 
 def mixtures_of(batch: AtomicBatch) -> np.ndarray:
