@@ -168,7 +168,8 @@ def run_campaign(
     -------
     CampaignResult
         A row for each mixture; also in ``campaign.csv`` and ``campaign.json`` of the output, which
-        are written anew after every mixture, and ``report.html``, at the end or on Ctrl-C.
+        are written at the start and anew after every mixture, and ``report.html``, at the end or
+        on Ctrl-C.
 
     Raises
     ------
@@ -200,6 +201,7 @@ def run_campaign(
         tasks = [(mixtures[place], options, calculator) for place in places]
         rows = [MixtureResult(liquid, reached=False) for liquid in mixtures]
         campaign = CampaignResult(folder, tuple(rows))
+        campaign.write_tables()
         try:
             results = fan_out(
                 run_mixture, tasks, n_jobs=n_jobs, description="mixtures", progress=progress
@@ -209,8 +211,7 @@ def run_campaign(
                 campaign = CampaignResult(folder, tuple(rows))
                 campaign.write_tables()
         finally:  # a campaign that is stopped shows what it has
-            if any(row.reached for row in rows):
-                campaign.report().write_html(campaign.page)
+            campaign.report().write_html(campaign.page)
     return campaign
 
 
