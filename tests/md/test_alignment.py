@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -16,8 +17,9 @@ from ase.io import write
 
 from scikd._options import load_options
 from scikd.exceptions import CorruptFileError, InvalidInputError
-from scikd.md import _aligning
-from scikd.md._aligning import AlignmentError, Measured, correct, measure
+from scikd.md import _aligning, _rounds
+from scikd.md._aligning import AlignmentError, Measured, measure
+from scikd.md._correcting import correct
 from scikd.md._trainer import Trainer
 from scikd.md.alignment import AlignmentOptions, align
 from scikd.md.alignment_report import alignment_report
@@ -235,6 +237,95 @@ def test_rounds_of_runs_and_corrections(argon, tmp_path, caplog):
         align(argon, [wanted], options=replace(given, hold=0.2), starts=STARTS, progress=False)
 
 
+def number_of(model):
+    """Return how often `rounds_of` has corrected a model: it counts in the energy of no element."""
+    return int(model.references[0])
+
+
+@pytest.fixture
+def rounds_of(monkeypatch):
+    """Give runs of models that lack, after each correction, what a list says; and what was run."""
+
+    def make(*shifts):
+        runs = []
+
+        def run_measure(one, model, options, folder, *_):
+            assert folder.parent.name == f"iteration-{number_of(model)}"
+            lacks = shifts[number_of(model)]
+            lacks = lacks[one.liquid] if isinstance(lacks, dict) else lacks
+            return replace(measured(model, lacks, n=1), density=Estimate(DENSITY, 0.0, "g/cm³"))
+
+        def run_correct(model, found, *_):
+            corrected = copy.deepcopy(model)
+            corrected.references[0] += 1.0
+            return corrected, {name: one.shift.value for name, one in found.items()}
+
+        def run_density(one, model, options, folder, *_):
+            runs.append((folder.parent.name, number_of(model)))
+            return Estimate(1.0 + 0.01 * number_of(model), 0.001, "g/cm³")
+
+        monkeypatch.setattr(_rounds, "measure", run_measure)
+        monkeypatch.setattr(_rounds, "correct", run_correct)
+        monkeypatch.setattr(_rounds, "density_of_target", run_density)
+        return runs
+
+    return make
+
+
+def test_densities_lie_by_the_corrections_of_their_model(argon, tmp_path, rounds_of):
+    runs = rounds_of(400.0, 200.0, 100.0, 5.0)
+    given = options(tmp_path, iterations=1, density_time="1ps")
+    first = align(argon, [target()], options=given, starts=STARTS, progress=False)
+    assert runs == [("density-0", 0), ("density-1", 1)]
+    assert (first.converged, first.corrections) == (False, 1)
+    runs.clear()
+    given = replace(given, iterations=4)
+    more = align(argon, [target()], options=given, starts=STARTS, progress=False)
+    assert runs == [("density-0", 0), ("density-3", 3)]
+    assert (more.converged, more.corrections) == (True, 3)
+    assert more.liquids[0].after.value == pytest.approx(1.03)
+    assert "pressures agree after 3 corrections" in more.summary()
+
+
+def test_a_model_that_agrees_is_run_once_for_its_density(argon, tmp_path, rounds_of):
+    runs, before = rounds_of(5.0), dict(argon.metadata)
+    given = options(tmp_path, density_time="1ps")
+    result = align(argon, [target()], options=given, starts=STARTS, progress=False)
+    assert runs == [("density-0", 0)]
+    assert result.liquids[0].before == result.liquids[0].after
+    assert argon.metadata == before
+
+
+@pytest.mark.parametrize(
+    ("shifts", "iterations", "kept"),
+    [
+        ([400.0, -90.0, 300.0, 250.0], 3, 1),  # out of iterations
+        ([400.0, -90.0, 600.0], 9, 1),  # stuck
+        # Each liquid lacks at times more, at times less than the other.
+        ([{"a": 90.0, "b": 500.0}, {"a": -300.0, "b": 50.0}, {"a": 40.0, "b": 310.0}], 2, 1),
+        ([60.0, 70.0, 80.0], 9, 0),  # corrections only did harm
+    ],
+)
+def test_without_agreement_the_best_model_is_kept(
+    argon, tmp_path, rounds_of, shifts, iterations, kept
+):
+    runs = rounds_of(*shifts)
+    given = options(tmp_path, iterations=iterations, density_time="1ps")
+    targets = [target(liquid=name) for name in ("a", "b")]
+    starts = {"a": box(), "b": box()}
+    result = align(argon, targets, options=given, starts=starts, progress=False)
+    assert not result.converged
+    assert result.corrections == result.force_field.metadata["alignment"]["corrections"] == kept
+    assert number_of(result.force_field) == number_of(load_force_field(result.path)) == kept
+    assert set(runs) == {("density-0", 0), (f"density-{kept}", kept)}
+    assert result.liquids[0].after.value == pytest.approx(1.0 + 0.01 * kept)
+    assert json.loads((tmp_path / "alignment.json").read_text())["corrections"] == kept
+    said = f"after {len(shifts) - 1} corrections; the model of {kept}, which lacked least, is kept"
+    assert said in result.summary()
+    assert said in alignment_report(result).write_html(tmp_path / "page.html").read_text()
+    assert result.table().rows[0][-1] == str(result.liquids[0].shifts[kept])
+
+
 def test_a_run_that_is_cut_short_goes_on(argon, tmp_path, monkeypatch):
     given = options(tmp_path, time="2ps")
     whole = measure(target(), argon, given, tmp_path / "a", box(), False)
@@ -380,7 +471,7 @@ def test_boxes_settle_before_anything_is_measured(argon, tmp_path, monkeypatch):
     given = options(tmp_path, time="1ps", settling="0.5ps", equilibration="200fs",
                     density_time="1.5ps", tolerance_bar=1e5, interval=5)  # fmt: skip
     align(argon, [known], options=given, progress=False)
-    assert set(begun) == {"settled", "iteration-0", "density-before", "density-after"}
+    assert set(begun) == {"settled", "iteration-0", "density-0"}
     settled, start, box_then = begun.pop("settled")
     assert (settled.ensemble, settled.time, start) == ("nvt", "0.5ps", None)
     for run, atoms, _ in begun.values():
