@@ -193,8 +193,9 @@ class Work:
             message = (
                 "The measured densities are out of reach: on frames that were held out the "
                 f"training moved pressures by less than a quarter of what it should ({listed}). "
-                "Liquids may pull against each other, or what is held is too stiff: train for "
-                f"more epochs, raise hold (now {self.options.hold:g}), or take parameters='all'."
+                "Liquids may pull against each other, or what is held is too stiff: in another "
+                f"folder, train for more epochs, raise hold (now {self.options.hold:g}), or take "
+                "parameters='all'."
             )
             raise AlignmentError(message)
 

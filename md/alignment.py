@@ -25,20 +25,20 @@ from ase import Atoms
 
 from scikd._atomic import atomic_write_bytes
 from scikd._progress import Progress
-from scikd.exceptions import InvalidInputError, ScikdError
+from scikd.exceptions import InvalidInputError
 
+from ._aligning import folder_of
+from ._boxes import check_liquids, fingerprints_of_boxes
 from ._engines import fingerprint_of
 from ._process import torch_threads
 from ._rounds import Rounds, Work
 from ._stages import claim_folder
-from ._start import file_or_mixture
 from ._training_data import as_batch
 from .alignment_report import AlignmentResult, LiquidResult
 from .densities import DensityTarget, read_targets
 from .dynamics import DynamicsOptions
 from .losses import LossOptions
 from .model import ForceField, Trained
-from .molecules import Mixture
 from .storage import load_force_field, save_force_field
 
 __all__ = [
@@ -47,7 +47,18 @@ __all__ = [
 ]
 
 MODEL, RESULT = "model", "alignment.json"
-FREE = frozenset({"device", "output", "reference", "targets", "threads", "initial", "iterations"})
+FREE = frozenset(
+    {
+        "device",
+        "output",
+        "reference",
+        "targets",
+        "threads",
+        "initial",
+        "iterations",
+        "max_shift_bar",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -225,13 +236,16 @@ def align(
         targets = [] if options.targets is None else read_targets(options.targets)
     _check(targets)
     starts = starts or {}
-    _check_content([t.liquid for t in targets if t.liquid not in starts], options.n_atoms)
+    folders = [(target.liquid, folder_of(target)) for target in targets]
+    check_liquids(folders, starts, options.n_atoms, "align with")
     known = options.reference if reference is None else reference
     anchor = None if isinstance(known, tuple) and not known else as_batch(known)
     settings = {k: v for k, v in asdict(options).items() if k not in FREE}
     settings["targets"] = [asdict(target) for target in targets]
     output = Path(options.output)
-    claim_folder(output, {**settings, "model": fingerprint_of(first)}, "an alignment")
+    own = fingerprints_of_boxes([target.liquid for target in targets], starts)
+    settings |= {"model": fingerprint_of(first)} | ({"boxes": own} if own else {})
+    claim_folder(output, settings, "an alignment", free=FREE)
     boxes = {t.name: starts[t.liquid] for t in targets if t.liquid in starts}
     work = Work(options, tuple(targets), boxes, anchor, output, n_jobs, progress)
     with torch_threads(options.threads):
@@ -270,31 +284,21 @@ def _note(targets: Sequence[DensityTarget], rounds: Rounds) -> dict[str, Any]:
 def _check(targets: Sequence[DensityTarget]) -> None:
     """Refuse targets that cannot all be met."""
     if not any(not target.held_out for target in targets):
-        message = f"Expected liquids to align with, that are not held out; got {len(targets)}."
+        message = (
+            f"Expected liquids to align with, that are not held out; got {len(targets)}. Give "
+            "targets, or a file of them as the option targets (--targets)."
+        )
         raise InvalidInputError(message)
-    densities: dict[str, float] = {}
+    first: dict[object, DensityTarget] = {}
     for target in targets:
-        known = densities.setdefault(target.name, target.density_g_cm3)
-        if known != target.density_g_cm3:
+        known = first.setdefault(target.key, target)
+        if known.density_g_cm3 != target.density_g_cm3:
+            names = " and ".join(dict.fromkeys((known.name, target.name)))
             message = (
-                f"Expected one density of {target.name}; got {known:g} and "
+                f"Expected one density of {names}; got {known.density_g_cm3:g} and "
                 f"{target.density_g_cm3:g} g/cm³, which no model can have at once."
             )
             raise InvalidInputError(message)
-    if len(densities) < len(targets):
+    if len(first) < len(targets):
         message = "Expected each liquid at one temperature and pressure once; one came twice."
         raise InvalidInputError(message)
-
-
-def _check_content(liquids: Sequence[str], n_atoms: int) -> None:
-    """Refuse liquids that cannot be packed, or whose box is missing, before any is run."""
-    problems = []
-    for liquid in liquids:
-        try:
-            found = file_or_mixture(liquid)
-            if isinstance(found, Mixture):
-                found.counts(n_atoms=n_atoms)
-        except ScikdError as error:
-            problems.append(f"{liquid}: {error}")
-    if problems:
-        raise InvalidInputError(f"Cannot align with these liquids. {' '.join(problems)}")

@@ -19,6 +19,7 @@ from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out, one_by_one
 
+from ._boxes import check_liquids, fingerprints_of_boxes
 from ._stages import claim_folder
 from .calculators import EnsembleCalculator
 from .dynamics import DynamicsOptions, run_dynamics
@@ -121,7 +122,8 @@ def sample_liquids(
     Raises
     ------
     InvalidInputError
-        If there are no models, or the folder holds liquids of other options.
+        If there are no models, a liquid cannot be run, two would share a folder, or the folder
+        holds liquids of other options.
     DynamicsError
         If a run blows up; see `scikd.md.dynamics.run_dynamics`, also for what else may be raised.
     """
@@ -129,18 +131,23 @@ def sample_liquids(
     if not isinstance(given, TeacherEnsemble) and not given:
         message = "Expected models to run the liquids with; got none."
         raise InvalidInputError(message)
+    starts = starts or {}
+    folders = [(liquid, run_name(liquid)) for liquid in options.liquids]
+    check_liquids(folders, starts, options.n_atoms, "sample")
     calculator = _calculator(given, options)
     output = Path(options.output)
     settings = {name: v for name, v in asdict(options).items() if name not in FREE}
     settings["liquids"] = list(options.liquids)
-    claim_folder(output, {**settings, "ensemble": calculator.fingerprint}, "liquids")
+    own = fingerprints_of_boxes(options.liquids, starts)
+    settings |= {"ensemble": calculator.fingerprint} | ({"boxes": own} if own else {})
+    claim_folder(output, settings, "liquids")
     alone = one_by_one(n_jobs)
     tasks = [
         (
             options.run_of(liquid),
             options,
             calculator if alone else copy.deepcopy(calculator),
-            (starts or {}).get(liquid),
+            starts.get(liquid),
             progress if alone else False,
         )
         for liquid in options.liquids

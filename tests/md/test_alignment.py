@@ -233,8 +233,6 @@ def test_rounds_of_runs_and_corrections(argon, tmp_path, caplog):
     again = align(argon, [wanted], options=given, starts=STARTS, progress=False)
     assert same(weights(again.force_field), weights(result.force_field))
     assert again.liquids == result.liquids
-    with pytest.raises(InvalidInputError, match="holds an alignment of other options"):
-        align(argon, [wanted], options=replace(given, hold=0.2), starts=STARTS, progress=False)
 
 
 def number_of(model):
@@ -285,6 +283,46 @@ def test_densities_lie_by_the_corrections_of_their_model(argon, tmp_path, rounds
     assert (more.converged, more.corrections) == (True, 3)
     assert more.liquids[0].after.value == pytest.approx(1.03)
     assert "pressures agree after 3 corrections" in more.summary()
+
+
+def test_what_a_folder_was_made_with_is_compared(argon, tmp_path, rounds_of):
+    rounds_of(400.0, 5.0)
+    given, told = options(tmp_path), "holds an alignment of other options than these: "
+
+    def again(liquid="argon", starts=STARTS, **changes):
+        align(argon, [target(liquid=liquid)], options=replace(given, **changes), starts=starts)
+
+    with pytest.raises(AlignmentError, match="out of reach.*raise max_shift_bar"):
+        again(max_shift_bar=100.0)
+    again()  # as that message proposes, in the same folder
+    noted = json.loads((tmp_path / "options.json").read_text())
+    assert "max_shift_bar" not in noted
+    (tmp_path / "options.json").write_text(json.dumps({**noted, "max_shift_bar": 5000.0}))
+    again()  # noted before it was free
+    changes = {"hold": 0.2, "engine": "torch"}
+    with pytest.raises(InvalidInputError, match=told + "hold is 0.1 there, 0.2 here; engine is"):
+        again(**changes)
+    loss = replace(given.reference_loss, forces=3.0)
+    with pytest.raises(InvalidInputError, match=told + "reference_loss.forces is .* there, 3.0 h"):
+        again(reference_loss=loss)
+    with pytest.raises(InvalidInputError, match=told + r"boxes.argon is another\."):
+        again(starts={"argon": box(density=1.1)})
+    with pytest.raises(InvalidInputError, match="targets is another"):
+        again(liquid="b", starts={"b": box()})
+
+
+def test_the_content_of_a_file_belongs_to_what_a_folder_was_made_with(argon, tmp_path, rounds_of):
+    rounds_of(5.0)
+    path, given = tmp_path / "box.xyz", options(tmp_path / "out", settling="0ps")
+    write(path, box(), format="extxyz")
+    align(argon, [target(liquid=str(path))], options=given)
+    align(argon, [target(liquid=str(path))], options=given)
+    write(path, box(density=1.1), format="extxyz")
+    with pytest.raises(InvalidInputError, match="box.xyz is another"):
+        align(argon, [target(liquid=str(path))], options=given)
+    given = replace(given, output=tmp_path / "packed", n_atoms=60)
+    align(argon, [target(liquid="DMC")], options=given)
+    assert "boxes" not in json.loads((tmp_path / "packed" / "options.json").read_text())
 
 
 def test_a_model_that_agrees_is_run_once_for_its_density(argon, tmp_path, rounds_of):
@@ -408,6 +446,23 @@ def test_targets_that_contradict_each_other_are_refused(argon, tmp_path):
         options(tmp_path, density_time="100")
 
 
+def test_a_density_is_that_of_a_content_however_it_is_named(argon, tmp_path):
+    """The same parts in another order are the same liquid; two files of one name are not."""
+    given = options(tmp_path / "out", n_atoms=60)
+    for other, said in ((1.3, "EC:DMC 1:1, .* and DMC:EC 1:1, .* 1 and 1.3"), (1.0, "came twice")):
+        twice = [DensityTarget("EC:DMC 1:1", 1.0), DensityTarget("DMC:EC 1:1", other)]
+        with pytest.raises(InvalidInputError, match=said):
+            align(argon, twice, options=given)
+    boxes = [tmp_path / name / "box.extxyz" for name in ("a", "b")]
+    for path in boxes:
+        path.parent.mkdir()
+        write(path, box(), format="extxyz")
+    targets = [target(liquid=str(path)) for path in boxes]
+    with pytest.raises(InvalidInputError, match="would share a folder: rename a file"):
+        align(argon, targets, options=given)
+    assert not (tmp_path / "out").exists()
+
+
 def test_targets_are_read_from_a_table(tmp_path):
     path = tmp_path / "targets.csv"
     path.write_text(
@@ -529,3 +584,4 @@ def test_align_from_the_command_line(argon, run, tmp_path):
     code, _, err = run("md", "align", "--output", tmp_path / "none")
     assert code != 0
     assert "Expected liquids to align with" in err
+    assert "--targets" in err

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.lj import LennardJones
+from ase.io import write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,8 +82,12 @@ def test_what_is_finished_is_read_and_other_options_are_refused(tmp_path, monkey
     again = sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
     assert frames.stat().st_mtime_ns == before
     assert again.n_structures == 3
-    with pytest.raises(InvalidInputError, match="holds liquids of other options"):
-        sample_liquids(replace(given_, n_frames=2), members(), progress=False)
+    with pytest.raises(InvalidInputError, match="other options than these: n_frames is 3 there, 2"):
+        sample_liquids(
+            replace(given_, n_frames=2), members(), starts={"argon": start()}, progress=False
+        )
+    with pytest.raises(InvalidInputError, match="than these: boxes.argon is another"):
+        sample_liquids(given_, members(), starts={"argon": start(10.5)}, progress=False)
 
 
 def test_side_by_side_the_frames_are_the_same(tmp_path, monkeypatch):
@@ -104,6 +109,22 @@ def test_a_folder_of_a_refused_command_is_free(tmp_path):
         sample_liquids(options(tmp_path, liquids=("EC:XX 1:1",)), members(), progress=False)
     made = sample_liquids(options(tmp_path), members(), starts={"argon": start()}, progress=False)
     assert made.n_structures == 3
+
+
+def test_liquids_are_refused_before_any_is_run(tmp_path):
+    boxes = [tmp_path / name / "box.extxyz" for name in ("a", "b")]
+    for path in boxes:
+        path.parent.mkdir()
+        write(path, start(), format="extxyz")
+    for liquids, said in (
+        (("argon", "Foo"), "Foo: Unknown species 'Foo'"),
+        (("argon", *map(str, boxes)), "would share a folder: rename a file"),
+        (("argon", str(tmp_path / "none.xyz")), "There is no file"),
+    ):
+        given_ = options(tmp_path, liquids=liquids)
+        with pytest.raises(InvalidInputError, match=said):
+            sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
