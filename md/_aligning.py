@@ -38,9 +38,13 @@ __all__ = [
     "Measured",
     "calculator_of",
     "density_of_target",
+    "density_run",
+    "dynamics_of",
     "folder_of",
     "measure",
+    "settle",
     "start_of",
+    "with_molecules",
 ]
 
 logger = logging.getLogger("scikd.md.alignment")
@@ -98,6 +102,14 @@ def dynamics_of(
         device=options.device,
         threads=options.threads,
     )
+
+
+def density_run(target: DensityTarget, options: AlignmentOptions, folder: Path) -> DynamicsOptions:
+    """Return the options of a run that gives the density of a liquid."""
+    run = dynamics_of(target, options, "npt", options.density_time, folder)
+    # A box comes to its density more slowly than to its temperature.
+    left_out = max(run.n_equilibration, run.n_steps // 3) * run.timestep
+    return replace(run, equilibration=f"{left_out}fs")
 
 
 def calculator_of(model: ForceField, options: AlignmentOptions) -> ForceFieldCalculator:
@@ -249,10 +261,7 @@ def density_of_target(
         If the run blows up.
     """
     if not (folder / FOUND).exists():
-        run = dynamics_of(target, options, "npt", options.density_time, folder)
-        # A box comes to its density more slowly than to its temperature.
-        left_out = max(run.n_equilibration, run.n_steps // 3) * run.timestep
-        run = replace(run, equilibration=f"{left_out}fs")
+        run = density_run(target, options, folder)
         at = f"{target.liquid} at {target.pressure_bar:g} bar and {target.temperature_k:g} K"
         calculator = calculator_of(model, options)
         done = _run(run, calculator, start, progress, f"{at}; it cannot")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ase import Atoms
 
 from scikd._progress import Progress
-from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out, one_by_one
 
 from ._aligning import (
@@ -143,12 +141,6 @@ class Work:
             tasks.append((target, model, folder / folder_of(target), last))
         found = {}
         for target, measured in zip(targets, self._fan_out(measure, tasks), strict=True):
-            if not math.isfinite(measured.shift.error):
-                message = (
-                    f"Expected runs with at least eight frames, to know an error; that of "
-                    f"{target.name} has fewer. Take a longer time, or a smaller interval."
-                )
-                raise InvalidInputError(message)
             logger.info("%s: %s to add", target.liquid, measured.shift)
             found[target.name] = measured
         return found

@@ -24,11 +24,13 @@ from typing import Any, Literal
 from ase import Atoms
 
 from scikd._atomic import atomic_write_bytes
+from scikd._options import check_choices
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
-from ._aligning import folder_of
+from ._aligning import density_run, dynamics_of, folder_of
 from ._boxes import check_liquids, fingerprints_of_boxes
+from ._correcting import training_of
 from ._engines import fingerprint_of
 from ._process import torch_threads
 from ._rounds import Rounds, Work
@@ -36,7 +38,7 @@ from ._stages import claim_folder
 from ._training_data import as_batch
 from .alignment_report import AlignmentResult, LiquidResult
 from .densities import DensityTarget, read_targets
-from .dynamics import DynamicsOptions
+from .liquids import frames_of
 from .losses import LossOptions
 from .model import ForceField, Trained
 from .storage import load_force_field, save_force_field
@@ -47,6 +49,17 @@ __all__ = [
 ]
 
 MODEL, RESULT = "model", "alignment.json"
+FEWEST_FRAMES = 8  # of which `block_average` knows an error
+POSITIVE = (
+    "iterations",
+    "tolerance_bar",
+    "max_shift_bar",
+    "hold",
+    "n_atoms",
+    "timestep",
+    "interval",
+    "compressibility",
+)
 FREE = frozenset(
     {
         "device",
@@ -165,19 +178,35 @@ class AlignmentOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, all at once."""
-        positive = ("iterations", "tolerance_bar", "max_shift_bar", "hold", "compressibility")
+        """Refuse what cannot be, as the runs and the trainings would hours later."""
+        check_choices(self)
         wrong = [
             f"{name} > 0, got {value!r}"
-            for name in positive
+            for name in POSITIVE
             if not (value := getattr(self, name)) > 0
         ]
         if self.n_frames < 4:
             wrong.append(f"n_frames >= 4, got {self.n_frames!r}")
+        if not 0 < self.validation_fraction < 1:
+            wrong.append(f"validation_fraction between 0 and 1, got {self.validation_fraction!r}")
         if wrong:
             raise InvalidInputError(f"Expected {'; '.join(wrong)}.")
-        for time in (self.time, self.density_time, self.equilibration, self.settling):
-            _ = DynamicsOptions(time=time)
+        training_of(self, self.output)
+        some = DensityTarget("any", 1.0)
+        dynamics_of(some, self, self.route, self.settling, self.output)
+        runs = {
+            "time": dynamics_of(some, self, self.route, self.time, self.output),
+            "density_time": density_run(some, self, self.output),
+        }
+        for name, run in runs.items():
+            found = frames_of(run)
+            if found < FEWEST_FRAMES and (name == "time" or run.n_steps > 0):
+                message = (
+                    f"Expected runs with at least eight frames, to know an error; got {found} in a "
+                    f"{name} of {run.time} with an interval of {self.interval}. Take a longer "
+                    f"{name}, or a smaller interval."
+                )
+                raise InvalidInputError(message)
 
 
 def align(

@@ -24,10 +24,12 @@ from scikd.md._trainer import Trainer
 from scikd.md.alignment import AlignmentOptions, align
 from scikd.md.alignment_report import alignment_report
 from scikd.md.calculators import CalculatorTeacher
+from scikd.md.campaign import CampaignOptions
 from scikd.md.densities import DensityTarget, read_targets
 from scikd.md.distillation import DistillationOptions, distill_ensemble
 from scikd.md.estimates import Estimate
 from scikd.md.frames import from_ase, to_ase
+from scikd.md.liquids import LiquidsOptions
 from scikd.md.pressure import molecular_pressure
 from scikd.md.storage import load_force_field, save_force_field
 from tests.md.test_training import same, weights
@@ -419,9 +421,6 @@ def test_targets_that_contradict_each_other_are_refused(argon, tmp_path):
     ):
         with pytest.raises(InvalidInputError, match=said):
             align(argon, targets, options=given)
-    with pytest.raises(InvalidInputError, match="at least eight frames"):
-        align(argon, [target()], options=options(tmp_path / "b", time="0.3ps", n_frames=4),
-              starts=STARTS, progress=False)  # fmt: skip
     with pytest.raises(InvalidInputError, match="a density in g/cm³ from 0.05 to 25, got 1150"):
         target(density_g_cm3=1150.0)
     with pytest.raises(InvalidInputError, match="a temperature in K above 60, got 25"):
@@ -440,10 +439,50 @@ def test_targets_that_contradict_each_other_are_refused(argon, tmp_path):
     ):
         assert said in str(caught.value)
     assert not (tmp_path / "c").exists()
-    with pytest.raises(InvalidInputError, match="hold > 0, got 0"):
-        options(tmp_path, hold=0.0)
-    with pytest.raises(InvalidInputError, match="a time with its unit"):
-        options(tmp_path, density_time="100")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hold": 0.0}, "hold > 0, got 0"),
+        ({"density_time": "100"}, "a time with its unit"),
+        ({"settling": "10"}, "a time with its unit"),
+        ({"route": "nvp"}, "Expected route 'nvt' or 'npt', got 'nvp'"),
+        ({"precision": "float16"}, "precision 'float32' or 'float64', got 'float16'"),
+        ({"parameters": "al", "engine": "c"}, "parameters .*, got 'al'; engine .*, got 'c'"),
+        ({"validation_fraction": 2}, "validation_fraction between 0 and 1, got 2"),
+        ({"validation_fraction": 0.0}, "validation_fraction between 0 and 1, got 0"),
+        ({"threads": 0}, "threads"),
+        ({"epochs": 0}, "epochs is 0, expected more than 0"),
+        ({"batch_size": 0}, "batch_size is 0, expected more than 0"),
+        ({"learning_rate": -1}, "learning_rate is -1, expected more than 0"),
+        ({"seed": -1}, "seed"),
+        ({"hydrogen_mass": 0.0}, "hydrogen_mass > 0"),
+        ({"interval": 0}, "interval > 0, got 0"),
+        ({"time": "0.3ps"}, "at least eight frames, .* got 3 in a time of 0.3ps with .* of 20"),
+        ({"density_time": "0.3ps"}, "at least eight .* a density_time of 0.3ps"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_python_too(tmp_path, changes, said):
+    given = options(tmp_path)
+    with pytest.raises(InvalidInputError, match=said):
+        replace(given, **changes)
+    assert replace(given, settling="0ps", density_time="0ps") is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (DistillationOptions, {"student": "nwe"}),
+        (DistillationOptions, {"schedule": "cosin"}),
+        (LiquidsOptions, {"engine": "nmba"}),
+        (CampaignOptions, {"at_density": "fond"}),
+    ],
+)
+def test_choices_of_other_options_are_checked_in_python_too(kind, changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(InvalidInputError, match=f"Expected {name} '.*' or '.*', got '{value}'"):
+        kind(**changes)
 
 
 def test_a_density_is_that_of_a_content_however_it_is_named(argon, tmp_path):
