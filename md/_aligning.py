@@ -220,7 +220,7 @@ def _run(
     try:
         return run_dynamics(run, atoms=start, calculator=calculator, progress=progress)
     except DynamicsError as reason:
-        message = f"Expected the model to run {verdict}. {reason}"
+        message = f"Expected the model to run {verdict}. {reason} Take another folder then."
         raise AlignmentError(message) from reason
 
 

@@ -25,6 +25,7 @@ from ._aligning import (
 )
 from ._changes import Changes, changes_of
 from ._correcting import correct
+from ._run import PICOSECOND
 from .densities import DensityTarget
 from .dynamics import DynamicsOptions
 from .estimates import Estimate
@@ -43,6 +44,7 @@ Result = TypeVar("Result")
 ROUND, DENSITY, SETTLED = "iteration", "density", "settled"
 SIGMAS = 2.0  # standard errors within which a pressure agrees
 LEAST_REACH = 0.25  # of the shift that was asked for, on frames that were held out
+USELESS = 0.02  # of a density; an error worth more agrees with anything
 SLOWEST = 0.9  # of the largest shift two rounds ago, or the rounds lead nowhere
 
 
@@ -143,6 +145,7 @@ class Work:
         for target, measured in zip(targets, self._fan_out(measure, tasks), strict=True):
             logger.info("%s: %s to add", target.liquid, measured.shift)
             found[target.name] = measured
+        self._check_errors({name: measured.shift.error for name, measured in found.items()})
         return found
 
     def _fan_out(
@@ -160,6 +163,25 @@ class Work:
         ]  # fmt: skip
         shown = False if alone else self.progress
         return fan_out(run, runs, n_jobs=self.n_jobs, description="liquids", progress=shown)
+
+    def _check_errors(self, errors: Mapping[str, float]) -> None:
+        """Refuse pressures of which so little is known that any would agree."""
+        options = self.options
+        enough = max(options.tolerance_bar, USELESS / options.compressibility)
+        useless = {name: error for name, error in errors.items() if error > enough}
+        if useless:
+            listed = "; ".join(
+                f"{name}: ± {error:.0f} bar, {error * options.compressibility:.0%} of the density"
+                for name, error in useless.items()
+            )
+            run = DynamicsOptions(time=options.time, timestep=options.timestep)
+            fs = run.n_steps * run.timestep * (max(useless.values()) / enough) ** 2
+            message = (
+                f"Expected pressures that are known to {enough:.0f} bar; got, in a time of "
+                f"{options.time}, standard errors that tell nothing ({listed}). They fall as the "
+                f"root of time: take a time of {fs / PICOSECOND:.1f}ps or more, in another folder."
+            )
+            raise AlignmentError(message)
 
     def _check_reach(self, lacking: Mapping[str, float]) -> None:
         most = self.options.max_shift_bar

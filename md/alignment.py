@@ -96,7 +96,7 @@ class AlignmentOptions:
         What is measured: the pressure at the wanted density, or the density at the wanted pressure,
         of which the compressibility makes a pressure.
     iterations : int, default=6
-        Most rounds of runs and trainings.
+        Most rounds of runs and trainings; an alignment goes on if it is raised.
     tolerance_bar : float, default=50.0
         Pressures agree within this, or within two standard errors if these are larger.
     max_shift_bar : float, default=5000.0
@@ -223,8 +223,9 @@ def align(
 
     A call that was stopped goes on when it is made again: within a run, within a training, and
     between them. All lies in ``options.output``: ``iteration-0`` and so on with a folder for each
-    liquid and the ``training``, ``settled`` boxes, the runs that gave densities, ``model`` and
-    ``alignment.json``.
+    liquid and the ``training``, ``settled`` boxes, the runs that gave densities (``density-2`` with
+    the model that has had two corrections), ``model`` and ``alignment.json``. It may be made with
+    more iterations, or a larger farthest shift, than before.
 
     Parameters
     ----------
@@ -246,16 +247,19 @@ def align(
     Returns
     -------
     AlignmentResult
-        The model, and densities before and after.
+        The model, and densities before and after. If pressures do not come to agree, it is the
+        model of the round in which the largest shift was smallest.
 
     Raises
     ------
     AlignmentError
         If a density is out of reach: farther than ``max_shift_bar``, a run at it blows up, or the
-        training moves a pressure by less than a quarter of what it should.
+        training moves a pressure by less than a quarter of what it should. Or if runs are so short
+        that a pressure is hardly known: its standard error is above the tolerance, and worth more
+        than 2 % of the density.
     InvalidInputError
-        If there is nothing to align, or targets contradict each other, or the output holds an
-        alignment with other options.
+        If there is nothing to align, targets contradict each other, a liquid cannot be run, two
+        would share a folder, or the output holds an alignment with other options or boxes.
     StorageError, CorruptFileError
         If a file cannot be read or written.
     """
