@@ -16,6 +16,7 @@ from ase.calculators.calculator import Calculator
 
 from scikd._atomic import new_folder
 from scikd._extras import require
+from scikd._options import check_choices
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError, ScikdError
 from scikd.parallel import fan_out
@@ -117,9 +118,7 @@ class CampaignOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, as the runs would."""
-        if self.at_density not in ("found", "measured"):
-            message = f"Expected at_density 'found' or 'measured', got {self.at_density!r}."
-            raise InvalidInputError(message)
+        check_choices(self)
         settings = {
             name: getattr(self, name)
             for name in asdict(self)
