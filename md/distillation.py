@@ -102,6 +102,9 @@ class DistillationOptions(TrainingOptions):
         errors on the reference).
     weigh_by_spread : bool, default=True
         Whether labels on which the teachers disagree count less.
+    learning_rate : float, default=0.0003
+        At the beginning. A copy of a teacher has little to learn and much to forget; a new network
+        wants ten times as much.
     """
 
     teachers: tuple[str, ...] = ()
@@ -115,7 +118,7 @@ class DistillationOptions(TrainingOptions):
     loss: LossOptions = field(default_factory=lambda: LossOptions("relative"))
     epochs: int = 30
     batch_size: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     weight_decay: float = 0.0
     ema_decay: float = 0.99
 
