@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from .properties_report import properties_report
 if TYPE_CHECKING:
     from .campaign import CampaignOptions
 
-__all__ = ["run_mixture"]
+__all__ = ["is_finished", "run_mixture"]
 
 logger = logging.getLogger("scikd.md.campaign")
 
@@ -56,6 +56,11 @@ def run_mixture(
         reason = str(error) or type(error).__name__
         result.failure = f"{stage}: {reason}"
     return result
+
+
+def is_finished(liquid: MeasuredLiquid, folder: Path) -> bool:
+    """Tell whether a mixture has a finished run at constant volume in the folder of a campaign."""
+    return any((folder / folder_of(liquid)).glob(f"nvt-*/{FINISHED}"))
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,7 @@ class _Work:
     ) -> dict[str, Any]:
         """Return the numbers of a run, which is made, or made longer, if need be."""
         folder = Path(run.output)
-        finished = folder / FINISHED
-        found = read_json(finished) if finished.exists() else {}
+        found = _noted(folder)
         made: dict[str, Any] = {"time": run.time, "largest_error": self.options.largest_error}
         if found.get("made") != made:
             # Without a checkpoint nothing was begun, whatever a full disk has left there.
@@ -118,7 +122,7 @@ class _Work:
             page = properties_report(properties, title=f"{self.liquid.name}: {title}")
             page.write_html(folder / PAGE)
             found = {"made": made, **properties.as_dict()}
-            atomic_write_bytes(finished, json.dumps(found, indent=1).encode())
+            atomic_write_bytes(folder / FINISHED, json.dumps(found, indent=1).encode())
         self.result.composition = found["composition"]
         self.result.pages[run.ensemble] = f"{folder.parent.name}/{folder.name}/{PAGE}"
         return found
@@ -128,7 +132,7 @@ class _Work:
     ) -> DynamicsOptions:
         options = self.options
         constant_volume = ensemble == "nvt"
-        return DynamicsOptions(
+        run = DynamicsOptions(
             liquid=self.liquid.liquid,
             n_atoms=options.n_atoms,
             density=density,
@@ -151,3 +155,12 @@ class _Work:
             device=options.device,
             threads=options.threads,
         )
+        if made := _noted(Path(run.output)).get("made"):  # a run that is longer is kept
+            run = max(run, replace(run, time=made["time"]), key=lambda other: other.n_steps)
+        return run
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """Return what a finished run has found; nothing if there is none."""
+    path = folder / FINISHED
+    return read_json(path) if path.exists() else {}

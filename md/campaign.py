@@ -21,16 +21,17 @@ from scikd.exceptions import InvalidInputError, ScikdError
 from scikd.parallel import fan_out
 
 from ._aligning import folder_of
-from ._mixture_run import run_mixture
+from ._mixture_run import is_finished, run_mixture
 from ._process import alone_in
 from ._stages import claim_folder
 from ._start import load_or_pack
 from .calculators import ForceFieldCalculator
 from .campaign_report import CampaignResult, MixtureResult
 from .dynamics import DynamicsOptions
-from .measurements import MeasuredLiquid, read_measurements
+from .measurements import MeasuredLiquid, read_measurements, strangers
 from .molecules import get_species
 from .properties import PropertiesOptions
+from .trajectories import species_of
 
 __all__ = ["CampaignOptions", "run_campaign"]
 
@@ -58,7 +59,8 @@ class CampaignOptions:
         Length of the run at constant pressure, which gives the density. A campaign that is finished
         goes on if it is raised, and runs at constant volume anew if the density has moved.
     nvt_time : str
-        Length of the run at constant volume, which gives all else. It goes on if this is raised.
+        Length of the run at constant volume, which gives all else. It goes on if this is raised. A
+        run that is finished and longer is kept, here as at constant pressure.
     equilibration : str
         Before each of the two.
     at_density : {"found", "measured"}
@@ -82,7 +84,8 @@ class CampaignOptions:
     pressure_interval : int
         Steps between two records of the pressure tensor at constant volume, for the viscosity.
     largest_error : float
-        Most that the error of a transport coefficient may be, over its value.
+        Most that the error of a transport coefficient may be, over its value; that of the
+        transference number may be a third of this.
     engine : {"auto", "torch", "numba"}
         What computes forces.
     device : str
@@ -192,20 +195,21 @@ def run_campaign(
     folder = Path(options.output)
     with new_folder(folder), alone_in(folder):
         _claim(mixtures, options, calculator)
-        tasks = [(liquid, options, calculator) for liquid in mixtures]
+        places = list(range(len(mixtures)))  # what is finished is in the tables at once
+        places.sort(key=lambda place: not is_finished(mixtures[place], folder))
+        tasks = [(mixtures[place], options, calculator) for place in places]
         rows = [MixtureResult(liquid, reached=False) for liquid in mixtures]
         campaign = CampaignResult(folder, tuple(rows))
         try:
-            for place, result in enumerate(
-                fan_out(
-                    run_mixture, tasks, n_jobs=n_jobs, description="mixtures", progress=progress
-                )
-            ):
+            results = fan_out(
+                run_mixture, tasks, n_jobs=n_jobs, description="mixtures", progress=progress
+            )
+            for place, result in zip(places, results, strict=True):
                 rows[place] = result
                 campaign = CampaignResult(folder, tuple(rows))
                 campaign.write_tables()
         finally:  # a campaign that is stopped shows what it has
-            if rows[0].reached:
+            if any(row.reached for row in rows):
                 campaign.report().write_html(campaign.page)
     return campaign
 
@@ -267,6 +271,8 @@ def _check_content(
                 f"pbc={content.pbc.tolist()}."
             )
             raise InvalidInputError(message)
+        if wrong := strangers(liquid.measured, species_of(content)):
+            raise InvalidInputError(f"Expected {'; '.join(wrong)}.")
     if isinstance(calculator, ForceFieldCalculator):
         import torch  # noqa: PLC0415 - a calculator of another library may do without
 

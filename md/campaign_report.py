@@ -278,7 +278,8 @@ def campaign_report(result: CampaignResult) -> Report:
     result : CampaignResult
         From `run_campaign`.
     """
-    sections = [Section("Mixtures", [_rows(result), *_missing(result)], summary=result.summary())]
+    items = [_rows(result), *_others(result), *_missing(result)]
+    sections = [Section("Mixtures", items, summary=result.summary())]
     deviations = result.deviations()
     if deviations:
         sections.append(Section("Against experiment", _comparison(result, deviations)))
@@ -309,6 +310,19 @@ def _rows(result: CampaignResult) -> Table:
     return Table(
         "All mixtures", [*columns, "constant pressure", "constant volume"], rows, note=note
     )
+
+
+def _others(result: CampaignResult) -> list[Item]:
+    """Return a table of what has no measured counterpart: neighbours, ionicity and the like."""
+    others = [n for n in result.units if _kind(n) not in UNITS]
+    others += [n for n in result.units if n == "conductivity, Nernst-Einstein"]
+    rows = [
+        [row.liquid.name, *(_cell(row.estimates.get(name)) for name in others)]
+        for row in result.mixtures
+        if any(name in row.estimates for name in others)
+    ]
+    columns = ["mixture", *(f"{n} ({u})" if (u := result.units[n]) else n for n in others)]
+    return [Table("Neighbours and ions", columns, rows)] if rows else []
 
 
 def _cell(value: Estimate | None) -> str | None:

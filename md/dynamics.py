@@ -23,7 +23,7 @@ from ._process import StopRequest
 from ._run import PICOSECOND, Run
 from ._trajectory import Recorder
 from .dynamics_report import energy_drift, plot_dynamics, read_log
-from .estimates import block_average
+from .estimates import Estimate, block_average
 
 __all__ = ["DynamicsError", "DynamicsOptions", "DynamicsResult", "run_dynamics"]
 
@@ -231,11 +231,11 @@ class DynamicsResult:
         """Say in two lines what came out, and where it lies."""
         units_of = {"temperature_K": "K", "density_g_cm3": "g/cm³", "pressure_bar": "bar"}
         parts = [
-            f"{mean:.4g} ± {error:.2g} {units_of[name]}"
-            for name, (mean, error) in self.averages.items()
+            str(Estimate(*average, units_of[name]))
+            for name, average in self.averages.items()
             if name in units_of
         ]
-        parts.append(f"drift {self.drift[0]:.2g} ± {self.drift[1]:.1g} meV/atom/ns")
+        parts.append(f"drift {Estimate(*self.drift, 'meV/atom/ns')}")
         if np.isfinite(self.ns_per_day):
             parts.append(f"{self.ns_per_day:.3g} ns/day")
         paths = [str(path) for path in (self.log, self.trajectory, self.figure) if path]

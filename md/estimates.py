@@ -40,6 +40,9 @@ FEWEST_POINTS = 100  # of a series; with fewer, no cutoff leaves enough frequenc
 SHAPES = ((0, 2), (0, 1))
 CUTOFFS = 1.0  # spacing of the cutoffs tried: half as many as STACIE would, to the same numbers
 LOWEST = 10  # frequencies that every fit includes
+# In THz: molecules rattle in their cages at 1 to 3 THz. Where the lowest frequencies are no lower,
+# none tells of what comes after that, and a fit cannot know.
+RATTLING = 1.0
 STEEPEST = 0.5  # most that the logarithm of a spectrum may change over the lowest ones
 WORST_FIT = 6.0  # standard deviations of the misfit from what chance allows
 # A slow memory of small weight is half seen. As tests with two memories found it; others then have
@@ -139,8 +142,8 @@ def integrate_correlation(
     Raises
     ------
     TooShortError
-        If there are too few points, the memory of the series is too long for its length, or the
-        error is too large.
+        If there are too few points, they cover less than 10 ps, the memory of the series is too
+        long for its length, or the error is too large.
     InvalidInputError
         If a number is not finite, or the series do not change.
     """
@@ -172,6 +175,14 @@ def fit_spectrum(
     values = _checked(series, interval_ps, what)
     n_points = values.shape[1]
     duration = n_points * interval_ps
+    if LOWEST / duration > RATTLING * (1.0 + 1e-9):
+        needed = LOWEST / RATTLING
+        message = (
+            f"{what} needs a longer trajectory: {duration:.4g} ps tell of molecules that rattle "
+            f"in their cages, and of nothing slower. {needed:.4g} ps is the least, and most "
+            "liquids need a hundred times that."
+        )
+        raise TooShortError(message, needed)
     scale = float(values.std())
     if scale <= 1e-12 * float(np.abs(values).max(initial=0.0)):
         message = f"{what} needs a series that changes; got a constant one."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ._tables import COLDEST, DENSITIES, check_length, number_in, read_rows
 from .estimates import Estimate
 from .molecules import Mixture, parse_mixture
 
-__all__ = ["MeasuredLiquid", "read_measurements"]
+__all__ = ["MeasuredLiquid", "read_measurements", "strangers"]
 
 STATE = ("liquid", "temperature_k", "pressure_bar", "source")
 # Of each property the unit it is told in, the units of columns with their factors, and how small
@@ -68,7 +68,8 @@ class MeasuredLiquid:
         if not math.isfinite(self.pressure_bar):
             wrong.append(f"a finite pressure in bar, got {self.pressure_bar}")
         wrong += [text for name, known in self.measured.items() if (text := _misfit(name, known))]
-        wrong += _strangers(self)
+        if self.mixture is not None:
+            wrong += strangers(self.measured, self.mixture)
         if wrong:
             raise InvalidInputError(f"Expected of {self.liquid!r} {'; '.join(wrong)}.")
 
@@ -117,16 +118,13 @@ def _misfit(name: str, known: Estimate) -> str:
     return ""
 
 
-def _strangers(liquid: MeasuredLiquid) -> list[str]:
-    """Say of which species diffusion was measured that the mixture does not have."""
-    mixture = liquid.mixture
-    if mixture is None:
-        return []
-    species = [name.partition(" of ")[2] for name in liquid.measured if " of " in name]
+def strangers(measured: Iterable[str], present: Collection[str]) -> list[str]:
+    """Say of which species diffusion was measured that the liquid does not have."""
+    species = [name.partition(" of ")[2] for name in measured if " of " in name]
     return [
-        f"the diffusion of {', '.join(mixture)}, got that of {name}"
+        f"the diffusion of {', '.join(present)}, got that of {name}"
         for name in species
-        if name not in mixture
+        if name not in present
     ]
 
 

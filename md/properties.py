@@ -61,7 +61,8 @@ class PropertiesOptions:
     viscosity : float or None
         In cP, for the correction of diffusion; None is that of the trajectory, if it has one.
     largest_error : float
-        Most that the error of a transport coefficient may be, over its value.
+        Most that the error of a transport coefficient may be, over its value; that of the
+        transference number, which is a part of one, may be a third of this.
     """
 
     trajectory: str = "md-run"
@@ -287,7 +288,11 @@ def _add_conduction(found: LiquidProperties, limit: float) -> None:
         found.estimates["conductivity"] = conductivity.coefficient
         found.estimates["conductivity, Nernst-Einstein"] = conductivity.nernst_einstein
         found.estimates["ionicity"] = conductivity.ionicity
-    number = _attempt(found, "transference number", lambda: transference_number(trajectory))
+    number = _attempt(
+        found,
+        "transference number",
+        lambda: transference_number(trajectory, largest_error=limit / 3.0),
+    )
     if number is not None:
         found.estimates["transference number"] = number
 

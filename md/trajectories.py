@@ -30,7 +30,7 @@ from .molecules import SPECIES, get_species
 from .records import PressureRecord, read_pressures
 from .units import GRAM_PER_CM3
 
-__all__ = ["Trajectory", "read_trajectory"]
+__all__ = ["Trajectory", "read_trajectory", "species_of"]
 
 FARTHEST = 0.4  # of the box, that an atom may move between two frames to be followed
 STEADY = 1e-9  # relative change of a volume that is constant
@@ -383,6 +383,22 @@ def _unwrapped(positions: np.ndarray, cells: np.ndarray) -> np.ndarray:
     # The steps are added up, not the cells, so that a box that changes adds no displacement.
     moves = np.einsum("tnc,tcd->tnd", steps - jumps, cells[1:])
     return np.concatenate([positions[:1], positions[0] + np.cumsum(moves, axis=0)])
+
+
+def species_of(atoms: Atoms) -> tuple[str, ...]:
+    """Return the names of the species in a box, or the formula of those that are not known.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        With an array ``molecules``, or else by its bonds.
+
+    Raises
+    ------
+    InvalidInputError
+        If the formal charges of the ions do not cancel.
+    """
+    return tuple(sorted(set(_name_molecules(atoms.numbers, _molecules(atoms), {})[0])))
 
 
 def _molecules(atoms: Atoms) -> np.ndarray:

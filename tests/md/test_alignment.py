@@ -111,7 +111,7 @@ def predict(model, batch):
 
 @pytest.mark.parametrize("shift", [300.0, -200.0])
 def test_a_correction_moves_the_pressure_and_little_else(argon, tmp_path, shift):
-    found = measured(argon, shift, n=24)
+    found = measured(argon, shift, n=16)
     aligned, moved = correct(
         argon, {"argon": found}, options(tmp_path, epochs=20), None, tmp_path / "t", False
     )

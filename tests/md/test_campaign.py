@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -168,6 +169,27 @@ def test_a_longer_time_goes_on_with_the_run(finished, tmp_path, monkeypatch):
     assert longer.mixtures[0].estimates != result.mixtures[1].estimates
 
 
+def test_a_shorter_time_keeps_the_run_that_is_finished(finished, monkeypatch):
+    folder, result = finished
+    monkeypatch.setattr(_mixture_run, "run_dynamics", never)
+    shorter = campaign(
+        folder, [result.mixtures[1].liquid], npt_time="1ps", nvt_time="5000fs", largest_error=1.0
+    )
+    assert shorter.mixtures[0].as_dict() == result.mixtures[1].as_dict()
+
+
+def test_what_is_finished_is_shown_before_the_rest_is_run(finished, tmp_path):
+    folder, result = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    write(tmp_path / "new.xyz", bulk("Ar", "fcc", a=5.9, cubic=True) * (3, 2, 2))
+    broken, done = (row.liquid for row in result.mixtures)
+    mixtures = [replace(broken, liquid=str(tmp_path / "new.xyz")), done]
+    with pytest.raises(KeyboardInterrupt):
+        campaign(tmp_path, mixtures, calculator=argon(StoppedAtOnce))
+    with (tmp_path / "out" / "campaign.csv").open(newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["waiting", "done"]
+
+
 def test_side_by_side_the_numbers_are_the_same(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(dynamics, "plot_dynamics", lambda *_: b"figure")
     with joblib.parallel_config(backend="threading", n_jobs=2):
@@ -185,6 +207,13 @@ class Interrupted(Argon):
         self.count = getattr(self, "count", 0) + 1
         if self.count == 1000:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class StoppedAtOnce(Argon):
+    """Is stopped before anything was run."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        raise KeyboardInterrupt
 
 
 class Stopped(Argon):
@@ -333,6 +362,9 @@ def test_mixtures_that_cannot_be_run_are_refused_at_once(tmp_path):
         campaign(tmp_path, [MeasuredLiquid(str(molecule))], at_density="found")
     with pytest.raises(InvalidInputError, match="at least one molecule of each"):
         campaign(tmp_path, [MeasuredLiquid("EC:DMC 1:1")], at_density="found", n_atoms=10)
+    unlike = MeasuredLiquid(good.liquid, measured={"diffusion of EC": Estimate(1e-5, 0, "cm²/s")})
+    with pytest.raises(InvalidInputError, match="Expected the diffusion of Ar, got that of EC"):
+        campaign(tmp_path, [unlike], at_density="found")
     (tmp_path / "other").mkdir()
     (copy,) = liquids(tmp_path / "other")[1:]
     with pytest.raises(InvalidInputError, match="would share a folder: rename a file"):
@@ -374,6 +406,18 @@ def test_deviations_are_means_over_mixtures(tmp_path):
     result.write_tables()
     with result.table.open() as file:
         assert [line["viscosity_cp"] for line in csv.DictReader(file)] == ["2.0", "0.5", ""]
+
+
+def test_the_page_tells_of_neighbours_and_ions(tmp_path):
+    found = {"SSIP": Estimate(0.25, 0.03), "ionicity": Estimate(0.6, 0.1)}
+    found |= {"conductivity, Nernst-Einstein": Estimate(9.0, 1.0, "mS/cm")}
+    salt, neat = MeasuredLiquid("EC:LiPF6 10:1"), MeasuredLiquid("EC")
+    result = CampaignResult(tmp_path, (MixtureResult(salt, found), MixtureResult(neat)))
+    text = campaign_report(result).to_text()
+    (line,) = (line for line in text.splitlines() if "0.250 ± 0.030" in line)
+    assert "0.60 ± 0.10" in line
+    assert "9.0 ± 1.0" in line
+    assert "conductivity, Nernst-Einstein (mS/cm)" in text
 
 
 def test_diffusion_is_compared_as_corrected_for_the_box(tmp_path):

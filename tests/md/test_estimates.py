@@ -87,6 +87,15 @@ def test_too_few_points_are_refused_with_the_length_that_would_do():
     assert e.value.needed_ps == pytest.approx(50.0)
 
 
+def test_what_only_tells_of_rattling_is_refused():
+    """White noise hides no memory, but a stress may, which nobody can see in a picosecond."""
+    series = np.random.default_rng(6).normal(size=(5, 1000))
+    with pytest.raises(TooShortError, match=r"The viscosity .*: 5 ps .* 10 ps is the least") as e:
+        integrate_correlation(series, 0.005, what="The viscosity")
+    assert e.value.needed_ps == 10.0
+    assert integrate_correlation(series, 0.01).error > 0
+
+
 def test_a_memory_that_has_not_ended_is_refused_and_the_named_length_does():
     rng = np.random.default_rng(2)
     with pytest.raises(TooShortError, match=r"memory of the series has not ended. About") as caught:

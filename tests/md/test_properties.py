@@ -16,6 +16,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.md.properties import PropertiesOptions, compute_properties
 from scikd.md.properties_report import properties_report
 from scikd.md.records import PressureRecord
+from scikd.md.transport import transference_number
 from tests.reference.md_synthetic import liquid, ornstein_uhlenbeck, walks
 
 pytest.importorskip("stacie")
@@ -94,6 +95,14 @@ def test_a_short_trajectory_says_which_length_would_do(electrolyte):
     result = compute_properties(PropertiesOptions(start=350.0), trajectory=electrolyte)
     assert "needs at least 100 points in time; got 49" in result.refusals["diffusion of Li+"]
     assert "100 ps would do" in result.refusals["diffusion of Li+"]
+
+
+def test_the_transference_number_may_be_off_by_a_third_of_the_largest_error(electrolyte):
+    name = "transference number"
+    error = transference_number(electrolyte, largest_error=1.0).error
+    for factor, known in ((2.9, False), (3.1, True)):
+        options = PropertiesOptions(largest_error=factor * error)
+        assert (name in compute_properties(options, trajectory=electrolyte).estimates) is known
 
 
 @pytest.mark.parametrize(

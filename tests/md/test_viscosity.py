@@ -65,9 +65,10 @@ def test_a_record_is_needed_and_must_be_long_enough():
     trajectory, _ = maxwell_liquid()
     with pytest.raises(InvalidInputError, match="Run with a pressure_interval of about 5 fs"):
         viscosity_of_fluctuations(replace(trajectory, pressures=None))
-    short = replace(trajectory, pressures=maxwell_liquid(150)[0].pressures)
-    with pytest.raises(TooShortError, match="would do"):
-        viscosity_of_fluctuations(short, largest_error=0.1)
+    for n_points, text in ((500, "10 ps is the least"), (1500, "would do")):
+        short = replace(trajectory, pressures=maxwell_liquid(n_points)[0].pressures)
+        with pytest.raises(TooShortError, match=text):
+            viscosity_of_fluctuations(short, largest_error=0.1)
     with pytest.raises(InvalidInputError, match="drives a flow"):
         viscosity_of_fluctuations(replace(trajectory, acceleration=1.0))
 
