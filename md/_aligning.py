@@ -151,12 +151,8 @@ def measure(
         If the run blows up.
     """
     if not (folder / FOUND).exists():
-        ensemble = "npt" if options.route == "npt" else "nvt"
-        run = dynamics_of(target, options, ensemble, options.time, folder)
         calculator = calculator_of(model, options)
-        at = f"{target.liquid} at {target.density_g_cm3:g} g/cm³ and {target.temperature_k:g} K"
-        verdict = f"{at}; it cannot, so this density is out of its reach"
-        done = _run(run, calculator, start, progress, verdict)
+        done = _run_at_density(target, calculator, options, options.time, folder, start, progress)
         kept = [f for f in read(done.trajectory, ":") if f.info["time_ps"] > 0]
         frames = from_ase([with_molecules(frame) for frame in kept])
         pressures = _pressures(frames, calculator, target.temperature_k)
@@ -174,6 +170,43 @@ def measure(
     density, error = found["density_g_cm3"]
     frames, last = (read_frames(folder / name) for name in (FRAMES, LAST))
     return Measured(shift, Estimate(density, error, "g/cm³"), frames, last)
+
+
+def settle(
+    target: DensityTarget,
+    model: ForceField,
+    options: AlignmentOptions,
+    folder: Path,
+    start: Atoms | None,
+    progress: Progress,
+) -> AtomicBatch:
+    """Run a liquid until it has forgotten how it was packed, and return its box.
+
+    Raises
+    ------
+    AlignmentError
+        If the run blows up.
+    """
+    if not (folder / LAST).exists():
+        calculator, time = calculator_of(model, options), options.settling
+        done = _run_at_density(target, calculator, options, time, folder, start, progress)
+        write_frames(folder / LAST, from_ase([with_molecules(done.atoms)]))
+    return read_frames(folder / LAST)
+
+
+def _run_at_density(
+    target: DensityTarget,
+    calculator: ForceFieldCalculator,
+    options: AlignmentOptions,
+    time: str,
+    folder: Path,
+    start: Atoms | None,
+    progress: Progress,
+) -> DynamicsResult:
+    run = dynamics_of(target, options, options.route, time, folder)
+    at = f"{target.liquid} at {target.density_g_cm3:g} g/cm³ and {target.temperature_k:g} K"
+    verdict = f"{at}; it cannot, so this density is out of its reach"
+    return _run(run, calculator, start, progress, verdict)
 
 
 def _run(
@@ -228,6 +261,9 @@ def density_of_target(
     """
     if not (folder / FOUND).exists():
         run = dynamics_of(target, options, "npt", options.density_time, folder)
+        # A box comes to its density more slowly than to its temperature.
+        left_out = max(run.n_equilibration, run.n_steps // 3) * run.timestep
+        run = replace(run, equilibration=f"{left_out}fs")
         at = f"{target.liquid} at {target.pressure_bar:g} bar and {target.temperature_k:g} K"
         calculator = calculator_of(model, options)
         done = _run(run, calculator, start, progress, f"{at}; it cannot")

@@ -18,7 +18,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -37,6 +37,7 @@ from ._aligning import (
     density_of_target,
     folder_of,
     measure,
+    settle,
     start_of,
 )
 from ._changes import Changes, changes_of
@@ -65,6 +66,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 MODEL, RESULT, ROUND, DENSITY = "model", "alignment.json", "iteration", "density"
+SETTLED = "settled"
 SIGMAS = 2.0  # standard errors within which a pressure agrees
 LEAST_REACH = 0.25  # of the shift that was asked for, on frames that were held out
 SLOWEST = 0.9  # of the largest shift two rounds ago, or the rounds lead nowhere
@@ -107,10 +109,14 @@ class AlignmentOptions:
         About how many atoms to pack.
     time : str, default="50ps"
         Length of a run that measures, after its equilibration.
+    settling : str, default="50ps"
+        How long each liquid is run at first, once, before anything is measured: the pressure of a
+        box that was just packed falls by hundreds of bar, for tens of ps.
     equilibration : str, default="10ps"
-        Of all runs.
+        Of each run.
     density_time : str, default="100ps"
-        Length of the runs that give densities before and after, "0ps" for none.
+        Length of the runs that give densities before and after, "0ps" for none. They equilibrate
+        for a third of it, if that is longer.
     timestep : float, default=1.0
         In fs.
     interval : int, default=50
@@ -153,6 +159,7 @@ class AlignmentOptions:
     n_frames: int = 30
     n_atoms: int = 500
     time: str = "50ps"
+    settling: str = "50ps"
     equilibration: str = "10ps"
     density_time: str = "100ps"
     timestep: float = 1.0
@@ -181,7 +188,7 @@ class AlignmentOptions:
             wrong.append(f"n_frames >= 4, got {self.n_frames!r}")
         if wrong:
             raise InvalidInputError(f"Expected {'; '.join(wrong)}.")
-        for time in (self.time, self.density_time, self.equilibration):
+        for time in (self.time, self.density_time, self.equilibration, self.settling):
             _ = DynamicsOptions(time=time)
 
 
@@ -199,7 +206,8 @@ def align(
 
     A call that was stopped goes on when it is made again: within a run, within a training, and
     between them. All lies in ``options.output``: ``iteration-0`` and so on with a folder for each
-    liquid and the ``training``, the runs that gave densities, ``model`` and ``alignment.json``.
+    liquid and the ``training``, ``settled`` boxes, the runs that gave densities, ``model`` and
+    ``alignment.json``.
 
     Parameters
     ----------
@@ -212,7 +220,7 @@ def align(
     reference : AtomicBatch, ase.Atoms, path, sequence of those, or None, default=None
         Structures with labels on which errors are held; None takes the files of the options.
     starts : mapping of str to ase.Atoms or None, default=None
-        By liquid, where its runs start; others are packed.
+        By liquid, where its runs start, as they are; others are packed, or read, and settled.
     n_jobs : int or None, default=None
         Runs side by side, see `scikd.parallel.fan_out`.
     progress : {"auto", True, False}, default="auto"
@@ -239,15 +247,18 @@ def align(
     if targets is None:
         targets = [] if options.targets is None else read_targets(options.targets)
     _check(targets)
-    _check_content([t.liquid for t in targets if t.liquid not in (starts or {})], options.n_atoms)
+    starts = starts or {}
+    _check_content([t.liquid for t in targets if t.liquid not in starts], options.n_atoms)
     known = options.reference if reference is None else reference
     anchor = None if isinstance(known, tuple) and not known else as_batch(known)
     settings = {k: v for k, v in asdict(options).items() if k not in FREE}
     settings["targets"] = [asdict(target) for target in targets]
     output = Path(options.output)
     claim_folder(output, {**settings, "model": fingerprint_of(first)}, "an alignment")
-    work = _Work(options, tuple(targets), dict(starts or {}), anchor, output, n_jobs, progress)
+    boxes = {t.name: starts[t.liquid] for t in targets if t.liquid in starts}
+    work = _Work(options, tuple(targets), boxes, anchor, output, n_jobs, progress)
     with torch_threads(options.threads):
+        work = work.settled(first)
         last, converged, rounds, moved = work.iterate(first)
         last.metadata = {**first.metadata, "alignment": _note(targets, converged)}
         path = save_force_field(last, output / MODEL)
@@ -312,11 +323,21 @@ def _check_content(liquids: Sequence[str], n_atoms: int) -> None:
 class _Work:
     options: AlignmentOptions
     targets: tuple[DensityTarget, ...]
-    starts: Mapping[str, Atoms]
+    boxes: Mapping[str, Atoms | AtomicBatch]  # by name of the target, where its runs start
     anchor: Any
     output: Path
     n_jobs: int | None
     progress: Progress
+
+    def settled(self, model: ForceField) -> _Work:
+        """Return the same work from boxes that have forgotten how they were packed."""
+        if DynamicsOptions(time=self.options.settling).n_steps == 0:
+            return self
+        new = [target for target in self.targets if target.name not in self.boxes]
+        folder = self.output / SETTLED
+        tasks = [(target, model, folder / folder_of(target), None) for target in new]
+        found = zip(new, self._fan_out(settle, tasks), strict=True)
+        return replace(self, boxes={**self.boxes, **{target.name: box for target, box in found}})
 
     def iterate(
         self, model: ForceField
@@ -381,7 +402,7 @@ class _Work:
         alone = one_by_one(self.n_jobs)
         runs = [
             (target, model, self.options, folder,
-             start_of(self.starts.get(target.liquid) if last is None else last),
+             start_of(self.boxes.get(target.name) if last is None else last),
              self.progress if alone else False)
             for target, model, folder, last in tasks
         ]  # fmt: skip

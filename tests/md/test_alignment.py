@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ase.io import write
 
 from scikd._options import load_options
 from scikd.exceptions import CorruptFileError, InvalidInputError
+from scikd.md import _aligning
 from scikd.md._aligning import AlignmentError, Measured, correct, measure
 from scikd.md._trainer import Trainer
 from scikd.md.alignment import AlignmentOptions, align
@@ -362,6 +364,36 @@ def test_held_out_liquids_are_only_looked_at_in_the_end(argon, tmp_path):
     assert "(held out)" in result.summary()
 
 
+def test_boxes_settle_before_anything_is_measured(argon, tmp_path, monkeypatch):
+    begun = {}
+    running = _aligning.run_dynamics
+
+    def noted(run, *, atoms, **given):
+        name = Path(run.output).relative_to(tmp_path).parts[0]
+        done = running(run, atoms=atoms, **given)
+        begun[name] = run, atoms, done.atoms
+        return done
+
+    monkeypatch.setattr(_aligning, "run_dynamics", noted)
+    write(tmp_path / "box.xyz", box(), format="extxyz")
+    known = target(liquid=str(tmp_path / "box.xyz"))
+    given = options(tmp_path, time="1ps", settling="0.5ps", equilibration="200fs",
+                    density_time="1.5ps", tolerance_bar=1e5, interval=5)  # fmt: skip
+    align(argon, [known], options=given, progress=False)
+    assert set(begun) == {"settled", "iteration-0", "density-before", "density-after"}
+    settled, start, box_then = begun.pop("settled")
+    assert (settled.ensemble, settled.time, start) == ("nvt", "0.5ps", None)
+    for run, atoms, _ in begun.values():
+        np.testing.assert_allclose(atoms.positions, box_then.positions)
+        assert run.n_equilibration * run.timestep == (500 if run.ensemble == "npt" else 200)
+    begun.clear()
+    align(argon, [known], options=given, progress=False)
+    assert not begun
+    given = replace(given, output=tmp_path / "other")
+    align(argon, [known], options=given, starts={known.liquid: box()}, progress=False)
+    assert not (tmp_path / "other" / "settled").exists()
+
+
 def test_side_by_side_the_numbers_are_the_same(argon, tmp_path):
     changes = {"time": "1ps", "density_time": "1ps", "tolerance_bar": 1e5, "interval": 5}
     targets = [target(), target(temperature_k=110.0)]
@@ -395,8 +427,8 @@ def test_align_from_the_command_line(argon, run, tmp_path):
     arguments = [
         "--initial", tmp_path / "argon", "--targets", table, "--output", tmp_path / "out",
         "--time", "1ps", "--density-time", "0.5ps", "--equilibration", "100fs", "--timestep", "5",
-        "--interval", "5", "--tolerance-bar", "1e5", "--threads", "1", "--device", "cpu",
-        "--jobs", "1",
+        "--interval", "5", "--settling", "50fs", "--tolerance-bar", "1e5", "--threads", "1",
+        "--device", "cpu", "--jobs", "1",
     ]  # fmt: skip
     code, out, err = run("md", "align", *arguments)
     assert code == 0, err
