@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,22 @@ __all__ = [
 logger = logging.getLogger("scikd.md.distillation")
 
 LARGEST_BATCH = 16  # boxes labelled before they are written to disk
-LARGEST_RATIO = 3.0  # of a teacher's forces to those of the others; units differ by more
+# Between the teachers' sizes of one thing. Stiff bonds make most of the forces, on which models of
+# the same liquids agree within tenths, and those per bohr are 1.89 times as large. Of energies and
+# stresses there is the spread within a mixture, in which much cancels, so that models may differ by
+# more; but so do units: by 13.6 (Ry), 23 (kcal/mol), 96 (kJ/mol) and 160 (GPa).
+LARGEST_RATIOS = {"forces": 1.5, "energy": 5.0, "stress": 5.0}
+SIZES = {
+    "forces": ("forces", "their root mean squares", "eV/Å"),
+    "energy": ("energies", "their spreads within mixtures", "eV"),
+    "stress": ("stresses", "their spreads within mixtures", "eV/Å³"),
+}
+CONVERSIONS = {
+    "forces": "1 kcal/mol/Å is 0.0434 eV/Å, 1 eV/bohr is 1.89 eV/Å",
+    "energy": "1 kcal/mol is 0.0434 eV, 1 Hartree is 27.2 eV",
+    "stress": "1 GPa is 0.00624 eV/Å³; a virial is not divided by the volume",
+}
+FEWEST_FRAMES = 4  # of a mixture, to tell how energies spread, and to hold out two of them
 
 
 def mixtures_of(batch: AtomicBatch) -> np.ndarray:
@@ -75,9 +91,30 @@ def as_ensemble(models: Any, atoms: Atoms, **settings: Any) -> TeacherEnsemble:
         The structure.
     **settings : object
         Of `ForceFieldCalculator`, for members that become one.
+
+    Raises
+    ------
+    InvalidInputError
+        If two of them are the same, by their fingerprints.
     """
-    if isinstance(models, TeacherEnsemble):
-        return models
+    ensemble = models if isinstance(models, TeacherEnsemble) else _joined(models, atoms, settings)
+    names: dict[str, str] = {}
+    twins = []
+    for teacher in ensemble.teachers:
+        with suppress(InvalidInputError):  # not every calculator knows what it depends on
+            first = names.setdefault(teacher.fingerprint, teacher.name)
+            if first != teacher.name:
+                twins.append(f"{teacher.name!r} is the same as {first!r}")
+    if twins:
+        message = (
+            f"Expected different teachers; {', '.join(twins)}. It would count twice, and its "
+            "agreement with itself tells nothing: give it once."
+        )
+        raise InvalidInputError(message)
+    return ensemble
+
+
+def _joined(models: Any, atoms: Atoms, settings: Mapping[str, Any]) -> TeacherEnsemble:
     given: Any
     if isinstance(models, Mapping):
         given = {
@@ -131,7 +168,8 @@ def consensus_of(
     TeacherError
         If a member fails, or did not converge for a structure.
     InvalidInputError
-        If the forces of members differ in size as those in different units do.
+        If forces of a member are zero, or forces, energies or stresses of members differ in size
+        as those in different units do.
     """
     inputs = Structures(frames)
     asked: list[Teacher] = []
@@ -152,23 +190,42 @@ def consensus_of(
             f"{np.flatnonzero(failed).tolist()}. Leave them out."
         )
         raise TeacherError(message)
-    if "forces" in found.members:
-        _check_scale(found.members["forces"], ensemble.names)
+    _check_sizes(found.members, mixtures, ensemble.names)
     return replace(found, members={})
 
 
-def _check_scale(forces: np.ndarray, names: Sequence[str]) -> None:
-    """Refuse forces of members that differ as units do."""
-    sizes = np.sqrt(np.square(forces).mean(axis=(1, 2)))
-    odd = np.abs(np.log(sizes / np.median(sizes))) > math.log(LARGEST_RATIO)
-    if odd.any():
-        told = ", ".join(f"{name} {size:.3g}" for name, size in zip(names, sizes, strict=True))
-        message = (
-            f"Expected teachers whose forces are alike, in eV/Å; their root mean squares are "
-            f"{told} eV/Å. Is one of them in another unit (1 kcal/mol/Å is 0.0434 eV/Å), or not "
-            "made for these liquids? Convert it, or leave it out."
-        )
-        raise InvalidInputError(message)
+def _check_sizes(
+    members: Mapping[str, np.ndarray], mixtures: np.ndarray, names: Sequence[str]
+) -> None:
+    """Refuse teachers that say nothing, or that differ as units do."""
+    kinds, counts = np.unique(mixtures, return_counts=True)
+    many = [np.flatnonzero(mixtures == kind) for kind in kinds[counts >= FEWEST_FRAMES]]
+    problems = []
+    for name in (name for name in SIZES if name in members):
+        values = members[name].reshape(len(names), len(members[name][0]), -1)
+        if name == "forces":
+            parts = [values]
+        else:
+            parts = [values[:, rows] - values[:, rows].mean(1, keepdims=True) for rows in many]
+        if not parts:
+            continue
+        sizes = np.sqrt(np.square(np.concatenate(parts, axis=1)).mean(axis=(1, 2)))
+        if name == "forces" and (silent := [n for n, s in zip(names, sizes, strict=True) if not s]):
+            problems.append(
+                f"all forces of {', '.join(silent)} are zero, so that it says nothing of these "
+                "liquids: check it, or leave it out."
+            )
+        elif sizes.max() > LARGEST_RATIOS[name] * sizes.min():
+            what, measure, unit = SIZES[name]
+            told = ", ".join(f"{n} {size:.3g}" for n, size in zip(names, sizes, strict=True))
+            problems.append(
+                f"{what} in {unit} differ by more than a factor of {LARGEST_RATIOS[name]:g}: "
+                f"{measure} are {told} {unit}. Is one of them in another unit "
+                f"({CONVERSIONS[name]}), or not made for these liquids? Convert it, or leave it "
+                "out."
+            )
+    if problems:
+        raise InvalidInputError(f"Expected teachers that are alike; {' And '.join(problems)}")
 
 
 def label_by_consensus(batch: AtomicBatch, found: Consensus) -> AtomicBatch:
@@ -219,8 +276,9 @@ def hold_out_tails(mixtures: np.ndarray, fraction: float) -> tuple[np.ndarray, n
     mixtures : ndarray of shape (n_structures,)
         From `mixtures_of`.
     fraction : float
-        Of the structures of each mixture, at least one and not all of them; of a mixture that has
-        one structure, none.
+        Of the structures of each mixture, but not all of them. Two at least of a mixture that has
+        four or more, as an energy is judged by another one; of a smaller one at least one, and of
+        one that has one structure, none.
 
     Returns
     -------
@@ -236,7 +294,9 @@ def hold_out_tails(mixtures: np.ndarray, fraction: float) -> tuple[np.ndarray, n
     for mixture in np.unique(mixtures):
         rows = np.flatnonzero(mixtures == mixture)
         if len(rows) > 1:
-            held_out += rows[-min(max(round(fraction * len(rows)), 1), len(rows) - 1) :].tolist()
+            fewest = 2 if len(rows) >= FEWEST_FRAMES else 1
+            count = min(max(round(fraction * len(rows)), fewest), len(rows) - 1)
+            held_out += rows[-count:].tolist()
     if not held_out:
         message = (
             f"Expected at least two frames of a mixture, to hold one out; got {len(mixtures)} "

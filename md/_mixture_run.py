@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from scikd._atomic import atomic_write_bytes
-from scikd.exceptions import InvalidInputError, ScikdError
+from scikd.exceptions import CorruptFileError, InvalidInputError, ScikdError
 
 from ._aligning import folder_of
 from ._stages import read_json
@@ -161,6 +161,28 @@ class _Work:
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    """Return what a finished run has found; nothing if there is none."""
+    """Return what a finished run has found; nothing if there is none.
+
+    Raises
+    ------
+    StorageError, CorruptFileError
+        As `read_json` does; the latter also if it is not such a note.
+    """
     path = folder / FINISHED
-    return read_json(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    noted = read_json(path)
+    try:
+        numbers = {name: Estimate(**found) for name, found in noted["estimates"].items()}
+        whole = (
+            {"time", "largest_error"} <= noted["made"].keys()
+            and all(isinstance(noted[name], dict) for name in ("composition", "refusals"))
+            and all(isinstance(found.value, (int, float)) for found in numbers.values())
+            and "density" in {**numbers, **noted["refusals"]}
+        )
+    except (AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        message = f"{path} is garbled: remove it, and what it tells is done again."
+        raise CorruptFileError(message)
+    return noted

@@ -239,8 +239,8 @@ class Run:
         last = options.n_equilibration + options.n_steps
         if self.step > last:
             message = (
-                f"Expected a time that the run in this folder has not passed: it has done "
-                f"{self.step} steps; got one of {last}. Take another folder, or a longer time."
+                f"Expected a time of at least {self.time:.10g} ps, as the run in {options.output} "
+                f"has come so far; got {options.time}. Raise the time to that or more."
             )
             raise InvalidInputError(message)
         watch = Watch(options, self.dof, self.reference)

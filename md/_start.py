@@ -20,7 +20,15 @@ from .frames import from_ase
 from .molecules import Mixture, parse_mixture
 from .packing import pack_box
 
-__all__ = ["draw_velocities", "file_or_mixture", "load_or_pack", "move_mass_to_hydrogen", "relax"]
+__all__ = [
+    "content_of",
+    "draw_velocities",
+    "file_or_mixture",
+    "load_or_pack",
+    "mixture_of",
+    "move_mass_to_hydrogen",
+    "relax",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +106,33 @@ def file_or_mixture(liquid: str) -> Path | Mixture:
         )
         raise StorageError(message)
     return parse_mixture(liquid)
+
+
+def mixture_of(liquid: str) -> Mixture | None:
+    """Return a mixture; None for a path, of which the run says whether there is a file.
+
+    Raises
+    ------
+    InvalidInputError
+        If the mixture cannot be read.
+    """
+    path = Path(liquid)
+    is_path = path.is_file() or path.parent != Path() or path.suffix.lower() in SUFFIXES
+    return None if is_path else parse_mixture(liquid)
+
+
+def content_of(liquid: str) -> object:
+    """Return what liquids that are the same share, in whatever order their parts are named.
+
+    Raises
+    ------
+    InvalidInputError
+        If the mixture cannot be read.
+    """
+    mixture = mixture_of(liquid)
+    if mixture is None:
+        return str(Path(liquid).resolve())
+    return tuple(sorted((name, round(part, 9)) for name, part in mixture.items()))
 
 
 def _read(path: Path) -> Atoms:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,11 +128,19 @@ class Trainer:
 
     # ------------------------------------------------------------------------------ the whole run
 
-    def run(self) -> None:
-        """Train to the end, from where the checkpoint is if there is one."""
+    def run(self, begin: Callable[[], object] | None = None) -> None:
+        """Train to the end, from where the checkpoint is if there is one.
+
+        Parameters
+        ----------
+        begin : callable or None, default=None
+            Called once the output is known to hold nothing of another training.
+        """
         options, folder = self.options, self.output if self.rank == 0 else None
         with nullcontext() if folder is None else new_folder(folder):
             self._resume()
+            if begin is not None:
+                begin()
             with (
                 TrainingLog(folder, options.epochs, tensorboard=options.tensorboard) as self.log,
                 StopRequest() as stop,

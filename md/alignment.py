@@ -14,46 +14,33 @@ whole virial is held while its trace shall change, and the wanted change is give
 
 from __future__ import annotations
 
+import copy
 import json
-import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from ase import Atoms
 
 from scikd._atomic import atomic_write_bytes
+from scikd._options import check_choices
 from scikd._progress import Progress
-from scikd.exceptions import InvalidInputError, ScikdError
-from scikd.parallel import fan_out, one_by_one
+from scikd.exceptions import InvalidInputError
 
-from ._aligning import (
-    AlignmentError,
-    Measured,
-    calculator_of,
-    correct,
-    density_of_target,
-    folder_of,
-    measure,
-    settle,
-    start_of,
-)
-from ._changes import Changes, changes_of
+from ._aligning import density_run, dynamics_of, folder_of
+from ._boxes import check_liquids, fingerprints_of_boxes
+from ._correcting import training_of
 from ._engines import fingerprint_of
 from ._process import torch_threads
+from ._rounds import Rounds, Work
 from ._stages import claim_folder
-from ._start import file_or_mixture
 from ._training_data import as_batch
 from .alignment_report import AlignmentResult, LiquidResult
 from .densities import DensityTarget, read_targets
-from .dynamics import DynamicsOptions
-from .estimates import Estimate
-from .frames import AtomicBatch
+from .liquids import frames_of
 from .losses import LossOptions
 from .model import ForceField, Trained
-from .molecules import Mixture
 from .storage import load_force_field, save_force_field
 
 __all__ = [
@@ -61,16 +48,30 @@ __all__ = [
     "align",
 ]
 
-logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
-
-MODEL, RESULT, ROUND, DENSITY = "model", "alignment.json", "iteration", "density"
-SETTLED = "settled"
-SIGMAS = 2.0  # standard errors within which a pressure agrees
-LEAST_REACH = 0.25  # of the shift that was asked for, on frames that were held out
-SLOWEST = 0.9  # of the largest shift two rounds ago, or the rounds lead nowhere
-FREE = frozenset({"device", "output", "reference", "targets", "threads", "initial", "iterations"})
+MODEL, RESULT = "model", "alignment.json"
+FEWEST_FRAMES = 8  # of which `block_average` knows an error
+POSITIVE = (
+    "iterations",
+    "tolerance_bar",
+    "max_shift_bar",
+    "hold",
+    "n_atoms",
+    "timestep",
+    "interval",
+    "compressibility",
+)
+FREE = frozenset(
+    {
+        "device",
+        "output",
+        "reference",
+        "targets",
+        "threads",
+        "initial",
+        "iterations",
+        "max_shift_bar",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class AlignmentOptions:
         What is measured: the pressure at the wanted density, or the density at the wanted pressure,
         of which the compressibility makes a pressure.
     iterations : int, default=6
-        Most rounds of runs and trainings.
+        Most rounds of runs and trainings; an alignment goes on if it is raised.
     tolerance_bar : float, default=50.0
         Pressures agree within this, or within two standard errors if these are larger.
     max_shift_bar : float, default=5000.0
@@ -177,19 +178,35 @@ class AlignmentOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, all at once."""
-        positive = ("iterations", "tolerance_bar", "max_shift_bar", "hold", "compressibility")
+        """Refuse what cannot be, as the runs and the trainings would hours later."""
+        check_choices(self)
         wrong = [
             f"{name} > 0, got {value!r}"
-            for name in positive
+            for name in POSITIVE
             if not (value := getattr(self, name)) > 0
         ]
         if self.n_frames < 4:
             wrong.append(f"n_frames >= 4, got {self.n_frames!r}")
+        if not 0 < self.validation_fraction < 1:
+            wrong.append(f"validation_fraction between 0 and 1, got {self.validation_fraction!r}")
         if wrong:
             raise InvalidInputError(f"Expected {'; '.join(wrong)}.")
-        for time in (self.time, self.density_time, self.equilibration, self.settling):
-            _ = DynamicsOptions(time=time)
+        training_of(self, self.output)
+        some = DensityTarget("any", 1.0)
+        dynamics_of(some, self, self.route, self.settling, self.output)
+        runs = {
+            "time": dynamics_of(some, self, self.route, self.time, self.output),
+            "density_time": density_run(some, self, self.output),
+        }
+        for name, run in runs.items():
+            found = frames_of(run)
+            if found < FEWEST_FRAMES and (name == "time" or run.n_steps > 0):
+                message = (
+                    f"Expected runs with at least eight frames, to know an error; got {found} in a "
+                    f"{name} of {run.time} with an interval of {self.interval}. Take a longer "
+                    f"{name}, or a smaller interval."
+                )
+                raise InvalidInputError(message)
 
 
 def align(
@@ -206,8 +223,9 @@ def align(
 
     A call that was stopped goes on when it is made again: within a run, within a training, and
     between them. All lies in ``options.output``: ``iteration-0`` and so on with a folder for each
-    liquid and the ``training``, ``settled`` boxes, the runs that gave densities, ``model`` and
-    ``alignment.json``.
+    liquid and the ``training``, ``settled`` boxes, the runs that gave densities (``density-2`` with
+    the model that has had two corrections), ``model`` and ``alignment.json``. It may be made with
+    more iterations, or a larger farthest shift, than before.
 
     Parameters
     ----------
@@ -229,16 +247,19 @@ def align(
     Returns
     -------
     AlignmentResult
-        The model, and densities before and after.
+        The model, and densities before and after. If pressures do not come to agree, it is the
+        model of the round in which the largest shift was smallest.
 
     Raises
     ------
     AlignmentError
         If a density is out of reach: farther than ``max_shift_bar``, a run at it blows up, or the
-        training moves a pressure by less than a quarter of what it should.
+        training moves a pressure by less than a quarter of what it should. Or if runs are so short
+        that a pressure is hardly known: its standard error is above the tolerance, and worth more
+        than 2 % of the density.
     InvalidInputError
-        If there is nothing to align, or targets contradict each other, or the output holds an
-        alignment with other options.
+        If there is nothing to align, targets contradict each other, a liquid cannot be run, two
+        would share a folder, or the output holds an alignment with other options or boxes.
     StorageError, CorruptFileError
         If a file cannot be read or written.
     """
@@ -248,220 +269,69 @@ def align(
         targets = [] if options.targets is None else read_targets(options.targets)
     _check(targets)
     starts = starts or {}
-    _check_content([t.liquid for t in targets if t.liquid not in starts], options.n_atoms)
+    folders = [(target.liquid, folder_of(target)) for target in targets]
+    check_liquids(folders, starts, options.n_atoms, "align with")
     known = options.reference if reference is None else reference
     anchor = None if isinstance(known, tuple) and not known else as_batch(known)
     settings = {k: v for k, v in asdict(options).items() if k not in FREE}
     settings["targets"] = [asdict(target) for target in targets]
     output = Path(options.output)
-    claim_folder(output, {**settings, "model": fingerprint_of(first)}, "an alignment")
+    own = fingerprints_of_boxes([target.liquid for target in targets], starts)
+    settings |= {"model": fingerprint_of(first)} | ({"boxes": own} if own else {})
+    claim_folder(output, settings, "an alignment", free=FREE)
     boxes = {t.name: starts[t.liquid] for t in targets if t.liquid in starts}
-    work = _Work(options, tuple(targets), boxes, anchor, output, n_jobs, progress)
+    work = Work(options, tuple(targets), boxes, anchor, output, n_jobs, progress)
     with torch_threads(options.threads):
         work = work.settled(first)
-        last, converged, rounds, moved = work.iterate(first)
-        last.metadata = {**first.metadata, "alignment": _note(targets, converged)}
-        path = save_force_field(last, output / MODEL)
-        before, after = work.densities({"before": first, "after": last})
-        changes = work.changes(first, last, len(rounds) - 1)
+        rounds = work.iterate(first)
+        kept = copy.deepcopy(rounds.model)
+        kept.metadata = {**first.metadata, "alignment": _note(targets, rounds)}
+        path = save_force_field(kept, output / MODEL)
+        densities = work.densities({0: first, rounds.corrections: rounds.model})
+        changes = work.changes(first, rounds)
     liquids = tuple(
         LiquidResult(
             target,
-            tuple(found[target.name].shift for found in rounds if target.name in found),
-            tuple(found[target.name] for found in moved if target.name in found),
-            before.get(target.name),
-            after.get(target.name),
+            tuple(found[target.name].shift for found in rounds.measured if target.name in found),
+            tuple(found[target.name] for found in rounds.moved if target.name in found),
+            densities[0].get(target.name),
+            densities[rounds.corrections].get(target.name),
             changes.get(target.name),
         )
         for target in targets
     )
-    result = AlignmentResult(last, converged, liquids, path)
-    content = {"converged": converged, "liquids": [liquid.as_dict() for liquid in liquids]}
-    atomic_write_bytes(output / RESULT, json.dumps(content, indent=1).encode())
+    result = AlignmentResult(kept, rounds.converged, rounds.corrections, liquids, path)
+    atomic_write_bytes(output / RESULT, json.dumps(result.as_dict(), indent=1).encode())
     return result
 
 
-def _note(targets: Sequence[DensityTarget], converged: bool) -> dict[str, Any]:
+def _note(targets: Sequence[DensityTarget], rounds: Rounds) -> dict[str, Any]:
     used = [asdict(target) for target in targets if not target.held_out]
-    return {"densities": used, "converged": converged}
+    return {
+        "densities": used,
+        "converged": rounds.converged,
+        "corrections": rounds.corrections,
+    }
 
 
 def _check(targets: Sequence[DensityTarget]) -> None:
     """Refuse targets that cannot all be met."""
     if not any(not target.held_out for target in targets):
-        message = f"Expected liquids to align with, that are not held out; got {len(targets)}."
+        message = (
+            f"Expected liquids to align with, that are not held out; got {len(targets)}. Give "
+            "targets, or a file of them as the option targets (--targets)."
+        )
         raise InvalidInputError(message)
-    densities: dict[str, float] = {}
+    first: dict[object, DensityTarget] = {}
     for target in targets:
-        known = densities.setdefault(target.name, target.density_g_cm3)
-        if known != target.density_g_cm3:
+        known = first.setdefault(target.key, target)
+        if known.density_g_cm3 != target.density_g_cm3:
+            names = " and ".join(dict.fromkeys((known.name, target.name)))
             message = (
-                f"Expected one density of {target.name}; got {known:g} and "
+                f"Expected one density of {names}; got {known.density_g_cm3:g} and "
                 f"{target.density_g_cm3:g} g/cm³, which no model can have at once."
             )
             raise InvalidInputError(message)
-    if len(densities) < len(targets):
+    if len(first) < len(targets):
         message = "Expected each liquid at one temperature and pressure once; one came twice."
         raise InvalidInputError(message)
-
-
-def _check_content(liquids: Sequence[str], n_atoms: int) -> None:
-    """Refuse liquids that cannot be packed, or whose box is missing, before any is run."""
-    problems = []
-    for liquid in liquids:
-        try:
-            found = file_or_mixture(liquid)
-            if isinstance(found, Mixture):
-                found.counts(n_atoms=n_atoms)
-        except ScikdError as error:
-            problems.append(f"{liquid}: {error}")
-    if problems:
-        raise InvalidInputError(f"Cannot align with these liquids. {' '.join(problems)}")
-
-
-@dataclass(frozen=True)
-class _Work:
-    options: AlignmentOptions
-    targets: tuple[DensityTarget, ...]
-    boxes: Mapping[str, Atoms | AtomicBatch]  # by name of the target, where its runs start
-    anchor: Any
-    output: Path
-    n_jobs: int | None
-    progress: Progress
-
-    def settled(self, model: ForceField) -> _Work:
-        """Return the same work from boxes that have forgotten how they were packed."""
-        if DynamicsOptions(time=self.options.settling).n_steps == 0:
-            return self
-        new = [target for target in self.targets if target.name not in self.boxes]
-        folder = self.output / SETTLED
-        tasks = [(target, model, folder / folder_of(target), None) for target in new]
-        found = zip(new, self._fan_out(settle, tasks), strict=True)
-        return replace(self, boxes={**self.boxes, **{target.name: box for target, box in found}})
-
-    def iterate(
-        self, model: ForceField
-    ) -> tuple[ForceField, bool, list[dict[str, Measured]], list[dict[str, float]]]:
-        """Return the last model, whether it agrees, and what was measured and moved."""
-        options = self.options
-        rounds: list[dict[str, Measured]] = []
-        moved: list[dict[str, float]] = []
-        farthest: list[float] = []
-        for number in range(options.iterations + 1):
-            folder = self.output / f"{ROUND}-{number}"
-            rounds.append(self._measure(model, folder, rounds[-1] if rounds else {}))
-            lacking = {
-                name: found.shift.value
-                for name, found in rounds[-1].items()
-                if abs(found.shift.value) > self._slack(found)
-            }
-            if not lacking:
-                return model, True, rounds, moved
-            farthest.append(max(abs(shift) for shift in lacking.values()))
-            stuck = len(farthest) > 2 and farthest[-1] > SLOWEST * farthest[-3]
-            if number == options.iterations or stuck:
-                break
-            self._check_reach(lacking)
-            model, found = correct(
-                model, rounds[-1], options, self.anchor, folder / "training", self.progress
-            )
-            moved.append(found)
-            self._check_moved(lacking, found)
-        logger.warning("pressures lack up to %.0f bar after %d corrections", farthest[-1], number)
-        return model, False, rounds, moved
-
-    def _slack(self, found: Measured) -> float:
-        return max(self.options.tolerance_bar, SIGMAS * found.shift.error)
-
-    def _measure(
-        self, model: ForceField, folder: Path, before: Mapping[str, Measured]
-    ) -> dict[str, Measured]:
-        targets = [target for target in self.targets if not target.held_out]
-        tasks = []
-        for target in targets:
-            last = before[target.name].last if target.name in before else None
-            tasks.append((target, model, folder / folder_of(target), last))
-        found = {}
-        for target, measured in zip(targets, self._fan_out(measure, tasks), strict=True):
-            if not math.isfinite(measured.shift.error):
-                message = (
-                    f"Expected runs with at least eight frames, to know an error; that of "
-                    f"{target.name} has fewer. Take a longer time, or a smaller interval."
-                )
-                raise InvalidInputError(message)
-            logger.info("%s: %s to add", target.liquid, measured.shift)
-            found[target.name] = measured
-        return found
-
-    def _fan_out(
-        self,
-        run: Callable[..., Result],
-        tasks: Sequence[tuple[DensityTarget, ForceField, Path, AtomicBatch | None]],
-    ) -> Iterator[Result]:
-        """Run targets with models in folders, from a frame or from where they start at first."""
-        alone = one_by_one(self.n_jobs)
-        runs = [
-            (target, model, self.options, folder,
-             start_of(self.boxes.get(target.name) if last is None else last),
-             self.progress if alone else False)
-            for target, model, folder, last in tasks
-        ]  # fmt: skip
-        shown = False if alone else self.progress
-        return fan_out(run, runs, n_jobs=self.n_jobs, description="liquids", progress=shown)
-
-    def _check_reach(self, lacking: Mapping[str, float]) -> None:
-        most = self.options.max_shift_bar
-        far = {name: shift for name, shift in lacking.items() if abs(shift) > most}
-        if far:
-            listed = "; ".join(f"{name}: {shift:+.0f} bar" for name, shift in far.items())
-            message = (
-                f"The measured densities are out of reach: at these the model's pressures have to "
-                f"change by more than {most:g} bar ({listed}), which is no small correction. Look "
-                "at densities, temperatures and compositions, train a better model, or raise "
-                "max_shift_bar."
-            )
-            raise AlignmentError(message)
-
-    def _check_moved(self, lacking: Mapping[str, float], moved: Mapping[str, float]) -> None:
-        short = {
-            name: shift for name, shift in lacking.items() if moved[name] / shift < LEAST_REACH
-        }
-        if short:
-            listed = "; ".join(
-                f"{name}: {moved[name]:+.0f} of {shift:+.0f} bar" for name, shift in short.items()
-            )
-            message = (
-                "The measured densities are out of reach: on frames that were held out the "
-                f"training moved pressures by less than a quarter of what it should ({listed}). "
-                "Liquids may pull against each other, or what is held is too stiff: train for "
-                f"more epochs, raise hold (now {self.options.hold:g}), or take parameters='all'."
-            )
-            raise AlignmentError(message)
-
-    def densities(self, models: Mapping[str, ForceField]) -> list[dict[str, Estimate]]:
-        """Return, for each model, the density of each liquid at its pressure."""
-        if DynamicsOptions(time=self.options.density_time).n_steps == 0:
-            return [{} for _ in models]
-        tasks = [
-            (target, model, self.output / f"{DENSITY}-{when}" / folder_of(target), None)
-            for when, model in models.items()
-            for target in self.targets
-        ]
-        found = self._fan_out(density_of_target, tasks)
-        return [{target.name: next(found) for target in self.targets} for _ in models]
-
-    def changes(self, first: ForceField, last: ForceField, n_rounds: int) -> dict[str, Changes]:
-        """Return what else has changed, of liquids that were run before and after in one state."""
-        names = {
-            target.name: (f"{DENSITY}-before", f"{DENSITY}-after")
-            if target.held_out
-            else (f"{ROUND}-0", f"{ROUND}-{n_rounds}")
-            for target in self.targets
-        }
-        before, after = (calculator_of(model, self.options) for model in (first, last))
-        found = {}
-        for target in self.targets:
-            runs = [self.output / name / folder_of(target) for name in names[target.name]]
-            if n_rounds > 0 and all(run.is_dir() for run in runs):
-                found[target.name] = changes_of(before, after, (runs[0], runs[1]))
-        return found

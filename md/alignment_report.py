@@ -31,7 +31,7 @@ class LiquidResult:
     moved_bar : tuple of float
         In each round by how much the training moved it, on frames that were held out.
     before, after : Estimate or None
-        Density of the model at first and in the end, in g/cm³.
+        Density of the model at first and of the one that is kept, in g/cm³.
     changes : Changes or None
         What else has changed between the two; None if there was nothing to correct, or no run.
     """
@@ -59,6 +59,9 @@ class AlignmentResult:
         The aligned model.
     converged : bool
         Whether all pressures agree within their errors or the tolerance.
+    corrections : int
+        How many the model has had. Without agreement it is not the last one, but that of the round
+        in which the largest shift was smallest.
     liquids : tuple of LiquidResult
         In the order of the targets.
     path : Path
@@ -67,8 +70,17 @@ class AlignmentResult:
 
     force_field: ForceField = field(repr=False)
     converged: bool
+    corrections: int
     liquids: tuple[LiquidResult, ...]
     path: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers, as JSON knows them."""
+        return {
+            "converged": self.converged,
+            "corrections": self.corrections,
+            "liquids": [liquid.as_dict() for liquid in self.liquids],
+        }
 
     def table(self) -> Table:
         """Return the densities before and after."""
@@ -83,7 +95,7 @@ class AlignmentResult:
                         liquid.before,
                         liquid.after,
                         liquid.shifts[0] if liquid.shifts else None,
-                        liquid.shifts[-1] if liquid.shifts else None,
+                        liquid.shifts[self.corrections] if liquid.shifts else None,
                     )
                 ),
             )
@@ -94,9 +106,14 @@ class AlignmentResult:
 
     def summary(self) -> str:
         """Say in a few lines what came out."""
-        rounds = max((len(liquid.shifts) for liquid in self.liquids), default=0)
-        ended = "pressures agree" if self.converged else "pressures do not agree yet"
-        lines = [f"{ended} after {rounds - 1} corrections"]
+        made = max(len(liquid.shifts) for liquid in self.liquids) - 1
+        ended = f"pressures agree after {made} corrections"
+        if not self.converged:
+            ended = (
+                f"pressures do not agree yet after {made} corrections; the model of "
+                f"{self.corrections}, which lacked least, is kept"
+            )
+        lines = [ended]
         for liquid in self.liquids:
             if liquid.before is not None and liquid.after is not None:
                 aim = liquid.target.density_g_cm3

@@ -16,6 +16,7 @@ from ase.calculators.calculator import Calculator
 
 from scikd._atomic import new_folder
 from scikd._extras import require
+from scikd._options import check_choices
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError, ScikdError
 from scikd.parallel import fan_out
@@ -117,9 +118,7 @@ class CampaignOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, as the runs would."""
-        if self.at_density not in ("found", "measured"):
-            message = f"Expected at_density 'found' or 'measured', got {self.at_density!r}."
-            raise InvalidInputError(message)
+        check_choices(self)
         settings = {
             name: getattr(self, name)
             for name in asdict(self)
@@ -168,7 +167,8 @@ def run_campaign(
     -------
     CampaignResult
         A row for each mixture; also in ``campaign.csv`` and ``campaign.json`` of the output, which
-        are written anew after every mixture, and ``report.html``, at the end or on Ctrl-C.
+        are written at the start and anew after every mixture, and ``report.html``, at the end or
+        on Ctrl-C.
 
     Raises
     ------
@@ -200,6 +200,7 @@ def run_campaign(
         tasks = [(mixtures[place], options, calculator) for place in places]
         rows = [MixtureResult(liquid, reached=False) for liquid in mixtures]
         campaign = CampaignResult(folder, tuple(rows))
+        campaign.write_tables()
         try:
             results = fan_out(
                 run_mixture, tasks, n_jobs=n_jobs, description="mixtures", progress=progress
@@ -209,8 +210,7 @@ def run_campaign(
                 campaign = CampaignResult(folder, tuple(rows))
                 campaign.write_tables()
         finally:  # a campaign that is stopped shows what it has
-            if any(row.reached for row in rows):
-                campaign.report().write_html(campaign.page)
+            campaign.report().write_html(campaign.page)
     return campaign
 
 

@@ -304,8 +304,8 @@ def _rows(result: CampaignResult) -> Table:
         rows.append([row.liquid.name, row.content or None, state, *cells, *links])
     note = (
         "Values with standard errors, which tell of the length of the runs, not of the force "
-        "field. Diffusion is corrected for the size of the box where the viscosity is known. The "
-        "last two columns lead to the pages of the runs."
+        "field. Diffusion is corrected for the size of the box where the viscosity is known and "
+        "the box a cube. The last two columns lead to the pages of the runs."
     )
     return Table(
         "All mixtures", [*columns, "constant pressure", "constant volume"], rows, note=note

@@ -10,6 +10,7 @@ from typing import Any
 
 from scikd.exceptions import InvalidInputError
 
+from ._start import content_of
 from ._tables import COLDEST, DENSITIES, check_length, number_in, read_rows
 
 __all__ = ["DensityTarget", "read_targets"]
@@ -58,6 +59,15 @@ class DensityTarget:
     def name(self) -> str:
         """The liquid and its state."""
         return f"{self.liquid}, {self.temperature_k:g} K, {self.pressure_bar:g} bar"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What targets of one liquid in one state share, in whatever order its parts are named."""
+        try:
+            content = content_of(self.liquid)
+        except InvalidInputError:  # the name of a box that is given
+            content = self.liquid
+        return content, self.temperature_k, self.pressure_bar
 
 
 def read_targets(path: str | Path) -> list[DensityTarget]:

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from scikd._atomic import new_folder
 from scikd._devices import choose_device
 from scikd._distributed import joined_processes
+from scikd._options import check_choices
 from scikd._progress import Progress
 from scikd.aggregation import as_aggregator
 from scikd.exceptions import InvalidInputError
@@ -124,6 +126,7 @@ class DistillationOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, all at once."""
+        check_choices(self)
         super().__post_init__()
         if self.student == "new" and self.initial is None and self.parameters == "readout":
             message = (
@@ -143,15 +146,19 @@ class DistillationResult(TrainingResult):
         The frames, with the consensus and its spread as labels; energies are relative to the mean
         of each mixture.
     before : dict of str to float
-        Errors of the student on what is held out before the first step, by columns of the log.
+        Errors of the student on what is held out before the first step, by columns of the log;
+        that of energies only if two frames of some mixture are, as they have no common zero.
     spread : dict of str to float
         Typical spread of the teachers, of the terms "energy" (eV/atom), "forces" (eV/Å) and
-        "virial" (eV/atom).
+        "virial" (eV/atom). Of one teacher there is none.
+    teachers : tuple of str
+        Their names.
     """
 
     consensus: AtomicBatch = field(repr=False, kw_only=True)
     before: dict[str, float] = field(kw_only=True)
     spread: dict[str, float] = field(kw_only=True)
+    teachers: tuple[str, ...] = field(kw_only=True)
 
     @property
     def after(self) -> dict[str, float]:
@@ -165,8 +172,11 @@ class DistillationResult(TrainingResult):
             f"{name.replace('_', ' ')}: {self.before[name]:.3g} before, {value:.3g} after"
             for name, value in self.after.items()
         ]
-        spread = self.spread.get("forces", 0.0) * 1e3
-        lines.append(f"teachers disagree on forces by {spread:.3g} meV/Å")
+        if len(self.teachers) == 1:
+            lines.append(f"one teacher, {self.teachers[0]}: no disagreement to tell of")
+        else:
+            spread = self.spread.get("forces", 0.0) * 1e3
+            lines.append(f"teachers disagree on forces by {spread:.3g} meV/Å")
         return "\n".join(lines)
 
 
@@ -209,8 +219,9 @@ def distill_ensemble(
     Raises
     ------
     InvalidInputError
-        If there are no teachers or no frames, or they do not fit each other or the options; or the
-        output holds a distillation with others.
+        If there are no teachers or no frames, two teachers are the same one, or they do not fit
+        each other or the options, as where their units differ; or the output holds a distillation
+        with others.
     TeacherError
         If a teacher fails. Labels that are finished stay.
     DivergedError, StorageError, CorruptFileError
@@ -242,16 +253,21 @@ def distill_ensemble(
             mixtures = mixtures_of(bulk)
             found = consensus_of(ensemble, to_ase(bulk), mixtures, rule, store, shown)
             bulk = label_by_consensus(replace(bulk, group=torch.from_numpy(mixtures)), found)
-            if output is not None and processes.rank == 0:
-                write_frames(output / CONSENSUS, bulk, level=f"consensus of {len(ensemble.names)}")
         model = student or _student(options, ensemble, bulk, anchor)
         model.train_only(options.parameters)
         trainer, before, noise = _prepare(
             options, model, select(bulk, train), select(bulk, held_out), anchor, shown
         )
-        trainer.run()
+        keep = None
+        if output is not None and processes.rank == 0:
+            level = f"consensus of {len(ensemble.names)}"
+            keep = partial(write_frames, output / CONSENSUS, bulk, level=level)
+        trainer.run(begin=keep)
     done = result_of(trainer)
-    return DistillationResult(**vars(done), consensus=bulk, before=before, spread=noise)
+    names = tuple(ensemble.names)
+    return DistillationResult(
+        **vars(done), consensus=bulk, before=before, spread=noise, teachers=names
+    )
 
 
 def stored_teachers(folders: Any, frames: AtomicBatch) -> dict[str, Any]:
@@ -280,12 +296,22 @@ def stored_teachers(folders: Any, frames: AtomicBatch) -> dict[str, Any]:
             message = f"Expected labels of these frames in {folder}; there are none. Label them."
             raise InvalidInputError(message)
         for entry in entries:
-            found[f"{entry.name} ({entry.fingerprint[:8]})"] = store.read(entry.fingerprint, inputs)
+            name = f"{entry.name} ({entry.fingerprint[:8]})"
+            _add(found, name, store.read(entry.fingerprint, inputs))
     return found
 
 
+def _add(models: dict[str, Any], name: str, model: Any) -> None:
+    """Add a model under a name of its own: one that comes twice is for `as_ensemble` to refuse."""
+    while name in models:
+        name = f"{name}, again"
+    models[name] = model
+
+
 def _teachers_of(options: DistillationOptions, bulk: AtomicBatch) -> Mapping[str, Any]:
-    models: dict[str, Any] = {str(path): path for path in options.teachers}
+    models: dict[str, Any] = {}
+    for path in options.teachers:
+        _add(models, str(path), path)
     models |= stored_teachers(options.labels, bulk)
     if not models:
         message = "Expected teachers: folders of force fields, or of stored labels; got none."

@@ -172,17 +172,16 @@ def fit_spectrum(
     int
         How many of the lowest frequencies, without zero, the fit includes.
     """
-    values = _checked(series, interval_ps, what)
-    n_points = values.shape[1]
-    duration = n_points * interval_ps
-    if LOWEST / duration > RATTLING * (1.0 + 1e-9):
-        needed = LOWEST / RATTLING
+    least = LOWEST / RATTLING
+    values = _checked(series, interval_ps, what, least)
+    duration = values.shape[1] * interval_ps
+    if duration < least * (1.0 - 1e-9):
         message = (
             f"{what} needs a longer trajectory: {duration:.4g} ps tell of molecules that rattle "
-            f"in their cages, and of nothing slower. {needed:.4g} ps is the least, and most "
+            f"in their cages, and of nothing slower. {least:.4g} ps is the least, and most "
             "liquids need a hundred times that."
         )
-        raise TooShortError(message, needed)
+        raise TooShortError(message, least)
     scale = float(values.std())
     if scale <= 1e-12 * float(np.abs(values).max(initial=0.0)):
         message = f"{what} needs a series that changes; got a constant one."
@@ -341,7 +340,10 @@ def mean_of_series(
     return found
 
 
-def _checked(series: np.ndarray, interval_ps: float, what: str) -> np.ndarray:
+def _checked(
+    series: np.ndarray, interval_ps: float, what: str, least_ps: float = 0.0
+) -> np.ndarray:
+    """Return a row for each series; too few points are told with the least that may be had."""
     values = np.atleast_2d(np.asarray(series, dtype=np.float64))
     if not (interval_ps > 0 and math.isfinite(interval_ps)):
         message = f"{what} needs a positive time between two points; got {interval_ps} ps."
@@ -350,10 +352,14 @@ def _checked(series: np.ndarray, interval_ps: float, what: str) -> np.ndarray:
         message = f"{what} needs finite numbers, in one row for each series; got {values.shape}."
         raise InvalidInputError(message)
     if values.shape[1] < FEWEST_POINTS:
+        n_points = values.shape[1]
+        needed = max(FEWEST_POINTS * interval_ps, least_ps)
+        # Frames that are closer in time are of use only where they cover enough of it.
+        or_else = ", or frames that were stored more often"
+        enough = n_points * interval_ps >= least_ps
         message = (
-            f"{what} needs at least {FEWEST_POINTS} points in time; got {values.shape[1]}, every "
-            f"{interval_ps:.4g} ps. {FEWEST_POINTS * interval_ps:.4g} ps would do, or frames that "
-            "were stored more often."
+            f"{what} needs at least {FEWEST_POINTS} points in time; got {n_points}, every "
+            f"{interval_ps:.4g} ps. {needed:.4g} ps would do{or_else if enough else ''}."
         )
-        raise TooShortError(message, FEWEST_POINTS * interval_ps)
+        raise TooShortError(message, needed)
     return values

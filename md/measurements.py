@@ -10,10 +10,10 @@ from pathlib import Path
 
 from scikd.exceptions import InvalidInputError
 
-from ._start import SUFFIXES
+from ._start import content_of, mixture_of
 from ._tables import COLDEST, DENSITIES, check_length, number_in, read_rows
 from .estimates import Estimate
-from .molecules import Mixture, parse_mixture
+from .molecules import Mixture
 
 __all__ = ["MeasuredLiquid", "read_measurements", "strangers"]
 
@@ -81,23 +81,12 @@ class MeasuredLiquid:
     @property
     def mixture(self) -> Mixture | None:
         """What the liquid is made of; None where a file says it."""
-        return None if Path(self.liquid).is_file() else _mixture_of(self.liquid)
+        return mixture_of(self.liquid)
 
     @property
     def key(self) -> tuple[object, ...]:
         """What liquids that are the same share, in whatever order their parts are named."""
-        mixture = self.mixture
-        parts: object = str(Path(self.liquid).resolve())
-        if mixture is not None:
-            parts = tuple(sorted((name, round(part, 9)) for name, part in mixture.items()))
-        return parts, self.temperature_k, self.pressure_bar
-
-
-def _mixture_of(liquid: str) -> Mixture | None:
-    """Return a mixture; None for a path, of which the run says whether there is a file."""
-    path = Path(liquid)
-    is_path = path.parent != Path() or path.suffix.lower() in SUFFIXES
-    return None if is_path else parse_mixture(liquid)
+        return content_of(self.liquid), self.temperature_k, self.pressure_bar
 
 
 def _misfit(name: str, known: Estimate) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from .trajectories import Trajectory, read_trajectory
 from .transport import (
     Diffusion,
     conductivity_of_liquid,
+    nernst_einstein_conductivity,
     self_diffusion,
     transference_number,
 )
@@ -78,10 +80,14 @@ class PropertiesOptions:
 
     def __post_init__(self) -> None:
         problems = []
+        if not math.isfinite(self.start):
+            problems.append(f"a finite start in ps, got {self.start}")
         if not 0 < self.largest_error <= 1:
             problems.append(f"largest_error above 0 and up to 1, got {self.largest_error}")
-        if self.viscosity is not None and not self.viscosity > 0:
-            problems.append(f"viscosity > 0 or None, got {self.viscosity}")
+        for name in ("viscosity", "interval", "temperature"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                problems.append(f"{name} > 0 or None, got {value}")
         problems += [f"pairs such as 'Li-O', got {p!r}" for p in self.pairs if not _pair_of(p)]
         if problems:
             raise InvalidInputError(f"Expected {'; '.join(problems)}.")
@@ -275,26 +281,26 @@ def _add_transport(found: LiquidProperties, options: PropertiesOptions) -> None:
             found.estimates[f"diffusion of {name}"] = diffusion.coefficient
             if diffusion.corrected is not None:
                 found.estimates[f"diffusion of {name}, large box"] = diffusion.corrected
+            elif diffusion.refusal:
+                found.refusals[f"diffusion of {name}, large box"] = diffusion.refusal
     if all(_ions(trajectory)):
         _add_conduction(found, limit)
 
 
 def _add_conduction(found: LiquidProperties, limit: float) -> None:
     trajectory = found.trajectory
-    conductivity = _attempt(
-        found, "conductivity", lambda: conductivity_of_liquid(trajectory, largest_error=limit)
-    )
-    if conductivity is not None:
-        found.estimates["conductivity"] = conductivity.coefficient
-        found.estimates["conductivity, Nernst-Einstein"] = conductivity.nernst_einstein
-        found.estimates["ionicity"] = conductivity.ionicity
-    number = _attempt(
-        found,
-        "transference number",
-        lambda: transference_number(trajectory, largest_error=limit / 3.0),
-    )
-    if number is not None:
-        found.estimates["transference number"] = number
+    ways: dict[str, Callable[[], Estimate]] = {
+        "conductivity": lambda: conductivity_of_liquid(trajectory, largest_error=limit),
+        "conductivity, Nernst-Einstein": lambda: nernst_einstein_conductivity(
+            trajectory, largest_error=limit
+        ),
+        "transference number": lambda: transference_number(trajectory, largest_error=limit / 3.0),
+    }
+    known = {name: _attempt(found, name, way) for name, way in ways.items()}
+    found.estimates |= {name: value for name, value in known.items() if value is not None}
+    together, alone, _ = known.values()
+    if together is not None and alone is not None:
+        found.estimates["ionicity"] = together.over(alone)
 
 
 def _pair_of(text: str) -> tuple[str, str] | None:

@@ -23,9 +23,9 @@ from .estimates import Estimate, TooShortError, fit_spectrum, integrate_correlat
 from .trajectories import Trajectory
 
 __all__ = [
-    "Conductivity",
     "Diffusion",
     "conductivity_of_liquid",
+    "nernst_einstein_conductivity",
     "self_diffusion",
     "transference_number",
     "yeh_hummer_correction",
@@ -47,9 +47,11 @@ class Diffusion:
     coefficient : Estimate
         In cm²/s, in the periodic box.
     corrected : Estimate or None
-        In cm²/s, of a box without end; None if the viscosity is not known.
+        In cm²/s, of a box without end; None if the viscosity is not known, or for ``refusal``.
     times_ps, displacements : ndarray of shape (n,)
         Mean squared displacement in Å² after each time in ps.
+    refusal : str
+        Why the coefficient could not be corrected, though there is a viscosity.
     """
 
     species: str
@@ -57,25 +59,7 @@ class Diffusion:
     corrected: Estimate | None
     times_ps: np.ndarray
     displacements: np.ndarray
-
-
-@dataclass(frozen=True)
-class Conductivity:
-    """How well an electrolyte conducts.
-
-    Attributes
-    ----------
-    coefficient : Estimate
-        In mS/cm, by Einstein and Helfand: of all ions together.
-    nernst_einstein : Estimate
-        In mS/cm, as if each ion moved on its own; from the diffusion in the same box.
-    ionicity : Estimate
-        Their quotient.
-    """
-
-    coefficient: Estimate
-    nernst_einstein: Estimate
-    ionicity: Estimate
+    refusal: str = ""
 
 
 def self_diffusion(
@@ -101,7 +85,8 @@ def self_diffusion(
     Returns
     -------
     Diffusion
-        In the frame of the centre of mass of the liquid.
+        In the frame of the centre of mass of the liquid. What `yeh_hummer_correction` refuses is
+        told in its ``refusal``; the coefficient is there all the same.
 
     Raises
     ------
@@ -117,15 +102,20 @@ def self_diffusion(
     found = integrate_correlation(
         velocities, trajectory.interval_ps, what=what, largest_error=largest_error
     ).scaled(CM2_S, "cm²/s")
-    corrected = None
+    corrected, refusal = None, ""
     if viscosity is not None:
-        shift = yeh_hummer_correction(trajectory, viscosity)
-        error = math.hypot(found.error, shift.error)
-        corrected = Estimate(found.value + shift.value, error, "cm²/s")
+        try:
+            shift = yeh_hummer_correction(trajectory, viscosity)
+        except InvalidInputError as error:
+            refusal = str(error)
+        else:
+            bar = math.hypot(found.error, shift.error)
+            corrected = Estimate(found.value + shift.value, bar, "cm²/s")
     freud = require("freud", extra="liquids", feature="A mean squared displacement")
     curve = freud.msd.MSD(mode="window").compute(paths - paths[0]).msd
     times = np.arange(len(curve)) * trajectory.interval_ps
-    return Diffusion(species, found, corrected, times, np.asarray(curve, dtype=np.float64))
+    displacements = np.asarray(curve, dtype=np.float64)
+    return Diffusion(species, found, corrected, times, displacements, refusal)
 
 
 def yeh_hummer_correction(trajectory: Trajectory, viscosity: Estimate) -> Estimate:
@@ -155,27 +145,27 @@ def yeh_hummer_correction(trajectory: Trajectory, viscosity: Estimate) -> Estima
     cell = trajectory.cells[0]
     edge = volume ** (1.0 / 3.0)
     if np.abs(cell @ cell.T / edge**2 - np.eye(3)).max() > 2.0 * SQUARE:
-        message = f"The correction of a finite box holds for cubes; got the cell {cell.tolist()}."
+        message = f"The correction of a finite box holds for cubes; got the cell {cell.tolist()} Å."
         raise InvalidInputError(message)
     friction = 6.0 * math.pi * viscosity.value * 1e-3 * edge * 1e-10
     value = CUBIC * constants.k * temperature / friction * 1e4
     return Estimate(value, value * viscosity.relative, "cm²/s")
 
 
-def conductivity_of_liquid(trajectory: Trajectory, *, largest_error: float = 0.3) -> Conductivity:
-    """Return the conductivity of an electrolyte, with formal charges on the centres of mass.
+def conductivity_of_liquid(trajectory: Trajectory, *, largest_error: float = 0.3) -> Estimate:
+    """Return the conductivity of an electrolyte, by Einstein and Helfand: of all ions together.
 
     Parameters
     ----------
     trajectory : Trajectory
-        At constant volume, with ions.
+        At constant volume, with ions, whose formal charges are on the centres of mass.
     largest_error : float, default=0.3
-        Most that the errors may be, over the values.
+        Most that the error may be, over the value.
 
     Returns
     -------
-    Conductivity
-        In the periodic box, without a correction of its size.
+    Estimate
+        In mS/cm, in the periodic box, without a correction of its size.
 
     Raises
     ------
@@ -185,23 +175,42 @@ def conductivity_of_liquid(trajectory: Trajectory, *, largest_error: float = 0.3
         If there are no ions, the volume is not constant, or a flow is driven.
     """
     what = "The conductivity"
-    temperature, volume = trajectory.require_steady(what)
-    _require_ions(trajectory, what)
-    factor = constants.e**2 * 1e-20 / 1e-12 / (volume * 1e-30 * constants.k * temperature) * 10.0
-    ions = trajectory.charges != 0
-    current = _currents(trajectory, ions)
-    found = integrate_correlation(
+    factor = _conduction(trajectory, what)
+    current = _currents(trajectory, trajectory.charges != 0)
+    return integrate_correlation(
         current, trajectory.interval_ps, what=what, largest_error=largest_error
     ).scaled(factor, "mS/cm")
-    alone, variance = 0.0, 0.0
+
+
+def nernst_einstein_conductivity(trajectory: Trajectory, *, largest_error: float = 0.3) -> Estimate:
+    """Return the conductivity of an electrolyte as if each ion moved on its own.
+
+    `conductivity_of_liquid` over it is the ionicity.
+
+    Parameters
+    ----------
+    trajectory, largest_error
+        As for `conductivity_of_liquid`; the error is that of the diffusion of each kind of ion.
+
+    Returns
+    -------
+    Estimate
+        In mS/cm, from the diffusion in the periodic box, without a correction of its size.
+
+    Raises
+    ------
+    TooShortError, InvalidInputError
+        As for `conductivity_of_liquid`.
+    """
+    factor = _conduction(trajectory, "The conductivity by Nernst-Einstein")
+    value, variance = 0.0, 0.0
     names = np.asarray(trajectory.names)
-    for name in sorted(set(names[ions])):
+    for name in sorted(set(names[trajectory.charges != 0])):
         diffusion = self_diffusion(trajectory, name, largest_error=largest_error).coefficient
         weight = factor / CM2_S * float((trajectory.charges[names == name] ** 2).sum())
-        alone += weight * diffusion.value
+        value += weight * diffusion.value
         variance += (weight * diffusion.error) ** 2
-    ideal = Estimate(alone, math.sqrt(variance), "mS/cm")
-    return Conductivity(found, ideal, found.over(ideal))
+    return Estimate(value, math.sqrt(variance), "mS/cm")
 
 
 def transference_number(trajectory: Trajectory, *, largest_error: float = 0.1) -> Estimate:
@@ -269,6 +278,13 @@ def _currents(trajectory: Trajectory, chosen: np.ndarray) -> np.ndarray:
     """Return the current of some ions in e Å/ps, of shape (3, n_frames - 1)."""
     moments = np.einsum("tmc,m->tc", trajectory.centres[:, chosen], trajectory.charges[chosen])
     return np.diff(moments, axis=0).T / trajectory.interval_ps
+
+
+def _conduction(trajectory: Trajectory, what: str) -> float:
+    """Return what turns e² Å²/ps into mS/cm, if the liquid conducts."""
+    temperature, volume = trajectory.require_steady(what)
+    _require_ions(trajectory, what)
+    return constants.e**2 * 1e-8 / (volume * 1e-30 * constants.k * temperature) * 10.0
 
 
 def _require_ions(trajectory: Trajectory, what: str) -> None:

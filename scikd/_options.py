@@ -24,7 +24,14 @@ from scikd._extras import require
 from scikd._option_values import coerced, spelled
 from scikd.exceptions import InvalidInputError, StorageError
 
-__all__ = ["command_for", "dump_options", "given_flags", "load_options", "plain_options"]
+__all__ = [
+    "check_choices",
+    "command_for",
+    "dump_options",
+    "given_flags",
+    "load_options",
+    "plain_options",
+]
 
 Options = TypeVar("Options")
 
@@ -76,6 +83,30 @@ def load_options(
         where = "these options" if path is None else f"the options in {path}"
         raise InvalidInputError(f"Cannot use {where}: {'; '.join(problems)}.")
     return options
+
+
+def check_choices(options: Any) -> None:
+    """Refuse values that are not among those of their field, as Python itself does not.
+
+    Parameters
+    ----------
+    options : object
+        Instance of a dataclass, whose ``__post_init__`` may call this.
+
+    Raises
+    ------
+    InvalidInputError
+        If the value of a field that is a Literal is none of its values; the message lists all.
+    """
+    hints = typing.get_type_hints(type(options))
+    wrong = [
+        f"{field.name} {spelled(kind)}, got {value!r}"
+        for field in fields(options)
+        if get_origin(kind := hints[field.name]) is Literal
+        and (value := getattr(options, field.name)) not in get_args(kind)
+    ]
+    if wrong:
+        raise InvalidInputError(f"Expected {'; '.join(wrong)}.")
 
 
 def plain_options(options: Any) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from scikd._options import command_for, dump_options, given_flags, load_options, plain_options
+from scikd._options import (
+    check_choices,
+    command_for,
+    dump_options,
+    given_flags,
+    load_options,
+    plain_options,
+)
 from scikd.exceptions import InvalidInputError, StorageError
 
 
@@ -388,3 +395,20 @@ def test_flags_are_those_of_all_kinds():
     flags = ["--figure.shape", "square", "--figure.width", "7"]
     assert CliRunner().invoke(app, flags).exit_code == 0
     assert got == [Drawing(Square(width=7.0))]
+
+
+@dataclass(frozen=True)
+class Chosen(Options):
+    shape: Literal["round", "square"] = "round"
+
+    def __post_init__(self):
+        check_choices(self)
+
+
+def test_choices_are_checked_in_python_too():
+    assert Chosen(shape="square", kind="sgd").shape == "square"
+    said = "Expected kind 'adam' or 'sgd', got 'adm'; shape 'round' or 'square', got None"
+    with pytest.raises(InvalidInputError, match=said):
+        Chosen(kind="adm", shape=None)
+    with pytest.raises(InvalidInputError, match="got \\['adam'\\]"):
+        replace(Chosen(), kind=["adam"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -16,16 +17,19 @@ from ase.io import write
 
 from scikd._options import load_options
 from scikd.exceptions import CorruptFileError, InvalidInputError
-from scikd.md import _aligning
-from scikd.md._aligning import AlignmentError, Measured, correct, measure
+from scikd.md import _aligning, _rounds
+from scikd.md._aligning import AlignmentError, Measured, measure
+from scikd.md._correcting import correct
 from scikd.md._trainer import Trainer
 from scikd.md.alignment import AlignmentOptions, align
 from scikd.md.alignment_report import alignment_report
 from scikd.md.calculators import CalculatorTeacher
+from scikd.md.campaign import CampaignOptions
 from scikd.md.densities import DensityTarget, read_targets
 from scikd.md.distillation import DistillationOptions, distill_ensemble
 from scikd.md.estimates import Estimate
 from scikd.md.frames import from_ase, to_ase
+from scikd.md.liquids import LiquidsOptions
 from scikd.md.pressure import molecular_pressure
 from scikd.md.storage import load_force_field, save_force_field
 from tests.md.test_training import same, weights
@@ -231,8 +235,135 @@ def test_rounds_of_runs_and_corrections(argon, tmp_path, caplog):
     again = align(argon, [wanted], options=given, starts=STARTS, progress=False)
     assert same(weights(again.force_field), weights(result.force_field))
     assert again.liquids == result.liquids
-    with pytest.raises(InvalidInputError, match="holds an alignment of other options"):
-        align(argon, [wanted], options=replace(given, hold=0.2), starts=STARTS, progress=False)
+
+
+def number_of(model):
+    """Return how often `rounds_of` has corrected a model: it counts in the energy of no element."""
+    return int(model.references[0])
+
+
+@pytest.fixture
+def rounds_of(monkeypatch):
+    """Give runs of models that lack, after each correction, what a list says; and what was run."""
+
+    def make(*shifts):
+        runs = []
+
+        def run_measure(one, model, options, folder, *_):
+            assert folder.parent.name == f"iteration-{number_of(model)}"
+            lacks = shifts[number_of(model)]
+            lacks = lacks[one.liquid] if isinstance(lacks, dict) else lacks
+            return replace(measured(model, lacks, n=1), density=Estimate(DENSITY, 0.0, "g/cm³"))
+
+        def run_correct(model, found, *_):
+            corrected = copy.deepcopy(model)
+            corrected.references[0] += 1.0
+            return corrected, {name: one.shift.value for name, one in found.items()}
+
+        def run_density(one, model, options, folder, *_):
+            runs.append((folder.parent.name, number_of(model)))
+            return Estimate(1.0 + 0.01 * number_of(model), 0.001, "g/cm³")
+
+        monkeypatch.setattr(_rounds, "measure", run_measure)
+        monkeypatch.setattr(_rounds, "correct", run_correct)
+        monkeypatch.setattr(_rounds, "density_of_target", run_density)
+        return runs
+
+    return make
+
+
+def test_densities_lie_by_the_corrections_of_their_model(argon, tmp_path, rounds_of):
+    runs = rounds_of(400.0, 200.0, 100.0, 5.0)
+    given = options(tmp_path, iterations=1, density_time="1ps")
+    first = align(argon, [target()], options=given, starts=STARTS, progress=False)
+    assert runs == [("density-0", 0), ("density-1", 1)]
+    assert (first.converged, first.corrections) == (False, 1)
+    runs.clear()
+    given = replace(given, iterations=4)
+    more = align(argon, [target()], options=given, starts=STARTS, progress=False)
+    assert runs == [("density-0", 0), ("density-3", 3)]
+    assert (more.converged, more.corrections) == (True, 3)
+    assert more.liquids[0].after.value == pytest.approx(1.03)
+    assert "pressures agree after 3 corrections" in more.summary()
+
+
+def test_what_a_folder_was_made_with_is_compared(argon, tmp_path, rounds_of):
+    rounds_of(400.0, 5.0)
+    given, told = options(tmp_path), "holds an alignment of other options than these: "
+
+    def again(liquid="argon", starts=STARTS, **changes):
+        align(argon, [target(liquid=liquid)], options=replace(given, **changes), starts=starts)
+
+    with pytest.raises(AlignmentError, match="out of reach.*raise max_shift_bar"):
+        again(max_shift_bar=100.0)
+    again()  # as that message proposes, in the same folder
+    noted = json.loads((tmp_path / "options.json").read_text())
+    assert "max_shift_bar" not in noted
+    (tmp_path / "options.json").write_text(json.dumps({**noted, "max_shift_bar": 5000.0}))
+    again()  # noted before it was free
+    changes = {"hold": 0.2, "engine": "torch"}
+    with pytest.raises(InvalidInputError, match=told + "hold is 0.1 there, 0.2 here; engine is"):
+        again(**changes)
+    loss = replace(given.reference_loss, forces=3.0)
+    with pytest.raises(InvalidInputError, match=told + "reference_loss.forces is .* there, 3.0 h"):
+        again(reference_loss=loss)
+    with pytest.raises(InvalidInputError, match=told + r"boxes.argon is another\."):
+        again(starts={"argon": box(density=1.1)})
+    with pytest.raises(InvalidInputError, match="targets is another"):
+        again(liquid="b", starts={"b": box()})
+
+
+def test_the_content_of_a_file_belongs_to_what_a_folder_was_made_with(argon, tmp_path, rounds_of):
+    rounds_of(5.0)
+    path, given = tmp_path / "box.xyz", options(tmp_path / "out", settling="0ps")
+    write(path, box(), format="extxyz")
+    align(argon, [target(liquid=str(path))], options=given)
+    align(argon, [target(liquid=str(path))], options=given)
+    write(path, box(density=1.1), format="extxyz")
+    with pytest.raises(InvalidInputError, match="box.xyz is another"):
+        align(argon, [target(liquid=str(path))], options=given)
+    given = replace(given, output=tmp_path / "packed", n_atoms=60)
+    align(argon, [target(liquid="DMC")], options=given)
+    assert "boxes" not in json.loads((tmp_path / "packed" / "options.json").read_text())
+
+
+def test_a_model_that_agrees_is_run_once_for_its_density(argon, tmp_path, rounds_of):
+    runs, before = rounds_of(5.0), dict(argon.metadata)
+    given = options(tmp_path, density_time="1ps")
+    result = align(argon, [target()], options=given, starts=STARTS, progress=False)
+    assert runs == [("density-0", 0)]
+    assert result.liquids[0].before == result.liquids[0].after
+    assert argon.metadata == before
+
+
+@pytest.mark.parametrize(
+    ("shifts", "iterations", "kept"),
+    [
+        ([400.0, -90.0, 300.0, 250.0], 3, 1),  # out of iterations
+        ([400.0, -90.0, 600.0], 9, 1),  # stuck
+        # Each liquid lacks at times more, at times less than the other.
+        ([{"a": 90.0, "b": 500.0}, {"a": -300.0, "b": 50.0}, {"a": 40.0, "b": 310.0}], 2, 1),
+        ([60.0, 70.0, 80.0], 9, 0),  # corrections only did harm
+    ],
+)
+def test_without_agreement_the_best_model_is_kept(
+    argon, tmp_path, rounds_of, shifts, iterations, kept
+):
+    runs = rounds_of(*shifts)
+    given = options(tmp_path, iterations=iterations, density_time="1ps")
+    targets = [target(liquid=name) for name in ("a", "b")]
+    starts = {"a": box(), "b": box()}
+    result = align(argon, targets, options=given, starts=starts, progress=False)
+    assert not result.converged
+    assert result.corrections == result.force_field.metadata["alignment"]["corrections"] == kept
+    assert number_of(result.force_field) == number_of(load_force_field(result.path)) == kept
+    assert set(runs) == {("density-0", 0), (f"density-{kept}", kept)}
+    assert result.liquids[0].after.value == pytest.approx(1.0 + 0.01 * kept)
+    assert json.loads((tmp_path / "alignment.json").read_text())["corrections"] == kept
+    said = f"after {len(shifts) - 1} corrections; the model of {kept}, which lacked least, is kept"
+    assert said in result.summary()
+    assert said in alignment_report(result).write_html(tmp_path / "page.html").read_text()
+    assert result.table().rows[0][-1] == str(result.liquids[0].shifts[kept])
 
 
 def test_a_run_that_is_cut_short_goes_on(argon, tmp_path, monkeypatch):
@@ -275,7 +406,7 @@ def test_a_density_out_of_reach_is_refused_with_the_reason(argon, tmp_path):
 
 
 def test_a_run_that_blows_up_is_a_density_out_of_reach(argon, tmp_path):
-    given = options(tmp_path, time="2ps", timestep=100.0)
+    given = options(tmp_path, time="2ps", timestep=100.0, interval=2)
     with pytest.raises(AlignmentError, match="at 1.15 g/cm³ and 120 K; it cannot.*blew up"):
         align(argon, [target()], options=given, starts=STARTS, progress=False)
 
@@ -290,9 +421,6 @@ def test_targets_that_contradict_each_other_are_refused(argon, tmp_path):
     ):
         with pytest.raises(InvalidInputError, match=said):
             align(argon, targets, options=given)
-    with pytest.raises(InvalidInputError, match="at least eight frames"):
-        align(argon, [target()], options=options(tmp_path / "b", time="0.3ps", n_frames=4),
-              starts=STARTS, progress=False)  # fmt: skip
     with pytest.raises(InvalidInputError, match="a density in g/cm³ from 0.05 to 25, got 1150"):
         target(density_g_cm3=1150.0)
     with pytest.raises(InvalidInputError, match="a temperature in K above 60, got 25"):
@@ -311,10 +439,90 @@ def test_targets_that_contradict_each_other_are_refused(argon, tmp_path):
     ):
         assert said in str(caught.value)
     assert not (tmp_path / "c").exists()
-    with pytest.raises(InvalidInputError, match="hold > 0, got 0"):
-        options(tmp_path, hold=0.0)
-    with pytest.raises(InvalidInputError, match="a time with its unit"):
-        options(tmp_path, density_time="100")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hold": 0.0}, "hold > 0, got 0"),
+        ({"density_time": "100"}, "a time with its unit"),
+        ({"settling": "10"}, "a time with its unit"),
+        ({"route": "nvp"}, "Expected route 'nvt' or 'npt', got 'nvp'"),
+        ({"precision": "float16"}, "precision 'float32' or 'float64', got 'float16'"),
+        ({"parameters": "al", "engine": "c"}, "parameters .*, got 'al'; engine .*, got 'c'"),
+        ({"validation_fraction": 2}, "validation_fraction between 0 and 1, got 2"),
+        ({"validation_fraction": 0.0}, "validation_fraction between 0 and 1, got 0"),
+        ({"threads": 0}, "threads"),
+        ({"epochs": 0}, "epochs is 0, expected more than 0"),
+        ({"batch_size": 0}, "batch_size is 0, expected more than 0"),
+        ({"learning_rate": -1}, "learning_rate is -1, expected more than 0"),
+        ({"seed": -1}, "seed"),
+        ({"hydrogen_mass": 0.0}, "hydrogen_mass > 0"),
+        ({"interval": 0}, "interval > 0, got 0"),
+        ({"time": "0.3ps"}, "at least eight frames, .* got 3 in a time of 0.3ps with .* of 20"),
+        ({"density_time": "0.3ps"}, "at least eight .* a density_time of 0.3ps"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_python_too(tmp_path, changes, said):
+    given = options(tmp_path)
+    with pytest.raises(InvalidInputError, match=said):
+        replace(given, **changes)
+    assert replace(given, settling="0ps", density_time="0ps") is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (DistillationOptions, {"student": "nwe"}),
+        (DistillationOptions, {"schedule": "cosin"}),
+        (LiquidsOptions, {"engine": "nmba"}),
+        (CampaignOptions, {"at_density": "fond"}),
+    ],
+)
+def test_choices_of_other_options_are_checked_in_python_too(kind, changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(InvalidInputError, match=f"Expected {name} '.*' or '.*', got '{value}'"):
+        kind(**changes)
+
+
+def test_a_pressure_of_which_nothing_is_known_does_not_agree(argon, tmp_path, monkeypatch):
+    """2 % of the density are 100 bar here: four times the error takes sixteen times as long."""
+
+    def run_measure(one, *_):
+        error = 400.0 if one.liquid == "argon" else 99.0
+        return replace(measured(argon, 30.0, n=1), shift=Estimate(30.0, error, "bar"))
+
+    monkeypatch.setattr(_rounds, "measure", run_measure)
+    given = options(tmp_path / "a", time="1ps", compressibility=2e-4)
+    targets, starts = [target(), target(liquid="b")], {"argon": box(), "b": box()}
+    with pytest.raises(AlignmentError) as caught:
+        align(argon, targets, options=given, starts=starts)
+    for said in (
+        "known to 100 bar",
+        "nothing (argon, 120 K, 1 bar: ± 400 bar, 8% of the density)",
+        "a time of 16.0ps or more, in another folder",
+    ):
+        assert said in str(caught.value)
+    for changes in ({"tolerance_bar": 401.0}, {"compressibility": 4.9e-5}):
+        given = replace(given, output=tmp_path / str(changes), **changes)
+        assert align(argon, targets, options=given, starts=starts).converged
+
+
+def test_a_density_is_that_of_a_content_however_it_is_named(argon, tmp_path):
+    """The same parts in another order are the same liquid; two files of one name are not."""
+    given = options(tmp_path / "out", n_atoms=60)
+    for other, said in ((1.3, "EC:DMC 1:1, .* and DMC:EC 1:1, .* 1 and 1.3"), (1.0, "came twice")):
+        twice = [DensityTarget("EC:DMC 1:1", 1.0), DensityTarget("DMC:EC 1:1", other)]
+        with pytest.raises(InvalidInputError, match=said):
+            align(argon, twice, options=given)
+    boxes = [tmp_path / name / "box.extxyz" for name in ("a", "b")]
+    for path in boxes:
+        path.parent.mkdir()
+        write(path, box(), format="extxyz")
+    targets = [target(liquid=str(path)) for path in boxes]
+    with pytest.raises(InvalidInputError, match="would share a folder: rename a file"):
+        align(argon, targets, options=given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_targets_are_read_from_a_table(tmp_path):
@@ -380,7 +588,7 @@ def test_boxes_settle_before_anything_is_measured(argon, tmp_path, monkeypatch):
     given = options(tmp_path, time="1ps", settling="0.5ps", equilibration="200fs",
                     density_time="1.5ps", tolerance_bar=1e5, interval=5)  # fmt: skip
     align(argon, [known], options=given, progress=False)
-    assert set(begun) == {"settled", "iteration-0", "density-before", "density-after"}
+    assert set(begun) == {"settled", "iteration-0", "density-0"}
     settled, start, box_then = begun.pop("settled")
     assert (settled.ensemble, settled.time, start) == ("nvt", "0.5ps", None)
     for run, atoms, _ in begun.values():
@@ -438,3 +646,4 @@ def test_align_from_the_command_line(argon, run, tmp_path):
     code, _, err = run("md", "align", "--output", tmp_path / "none")
     assert code != 0
     assert "Expected liquids to align with" in err
+    assert "--targets" in err

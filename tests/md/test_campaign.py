@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -233,6 +234,30 @@ def test_a_campaign_that_was_interrupted_shows_what_it_has(tmp_path):
     assert "0 of 2 mixtures done" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_campaign_that_is_stopped_in_its_first_mixture_shows_that_all_wait(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        campaign(tmp_path, liquids(tmp_path)[1:], calculator=argon(StoppedAtOnce))
+    with (tmp_path / "out" / "campaign.csv").open(newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["waiting"]
+    assert (tmp_path / "out" / "campaign.json").is_file()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "0 of 1 mixtures done" in page
+    assert "waiting" in page
+
+
+def test_a_time_that_has_been_passed_names_the_least(finished, tmp_path):
+    """As of a run that was interrupted, and so is not known to be finished."""
+    folder, result = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    place = tmp_path / "out" / "argon.xyz-85K-600bar" / "nvt-1.2000"
+    (place / "finished.json").unlink()
+    (row,) = campaign(tmp_path, [result.mixtures[1].liquid], nvt_time="0.1ps").mixtures
+    assert re.search(r"a time of at least 10 ps, .* got 0.1ps. Raise the time", row.failure)
+    assert "another folder" not in row.failure
+    again = campaign(tmp_path, [result.mixtures[1].liquid], nvt_time="10ps")
+    assert again.mixtures[0].estimates == result.mixtures[1].estimates
+
+
 def test_two_processes_do_not_share_a_campaign(tmp_path):
     pytest.importorskip("fcntl")
     (tmp_path / "out").mkdir()
@@ -305,6 +330,26 @@ def test_a_note_that_was_cut_short_is_told(finished, tmp_path):
     note.write_bytes(note.read_bytes()[:50])
     (row,) = campaign(tmp_path, [result.mixtures[1].liquid]).mixtures
     assert "finished.json is cut short or garbled" in row.failure
+
+
+@pytest.mark.parametrize("stage", ["npt", "nvt-1.2000"])
+@pytest.mark.parametrize(
+    "garble",
+    [
+        lambda note: {"made": note["made"]},
+        lambda note: {**note, "made": {}},
+        lambda note: {**note, "estimates": {"density": 1.2}},
+        lambda note: {**note, "estimates": {}, "refusals": {}},
+        lambda note: [note],
+    ],
+)
+def test_a_note_that_is_json_and_nothing_more_is_told_as_garbled(finished, tmp_path, stage, garble):
+    folder, result = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    note = tmp_path / "out" / "argon.xyz-85K-600bar" / stage / "finished.json"
+    note.write_text(json.dumps(garble(json.loads(note.read_text()))))
+    (row,) = campaign(tmp_path, [result.mixtures[1].liquid]).mixtures
+    assert "finished.json is garbled: remove it" in row.failure
 
 
 def test_a_density_that_was_not_found_says_what_to_do(finished, tmp_path):

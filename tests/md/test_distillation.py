@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import replace
 
@@ -82,16 +83,26 @@ def options(**changes):
     return load_options(DistillationOptions, None, {**given, **changes})
 
 
+def siblings():
+    """Return two force fields that are almost alike, as those of one ensemble are."""
+    first = build_force_field(options(), {18}, None)
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.mul_(1.02)
+    return first, second
+
+
 def test_a_weight_that_is_given_leaves_the_others_relative():
     given = options(**{"loss.energy": 2.0, "reference_loss.dipole": 0.0})
     assert given.loss == LossOptions("relative", energy=2.0)
     assert given.reference_loss == LossOptions("relative", dipole=0.0)
 
 
-def distil(teachers, frames, **changes):
+def distil(members, frames, **changes):
     kept = {k: changes.pop(k) for k in ("student_model", "reference") if k in changes}
     return distill_ensemble(
-        teachers,
+        members,
         frames,
         options=options(**changes),
         student=kept.get("student_model"),
@@ -113,12 +124,12 @@ def test_one_group_and_composition_is_a_mixture():
 
 def test_the_consensus_is_the_mean_of_the_members_without_their_offsets():
     frames = [*fluid(5, seed=1), *fluid(3, seed=2, numbers=(18,) * 10)]
-    one, other = argon(0.01, "one"), argon(0.02, "other", offset=-7.0)
+    one, other = argon(0.01, "one"), argon(0.014, "other", offset=-7.0)
     batch = from_ase(frames)
     mixtures = mixtures_of(batch)
     found = consensus_of(TeacherEnsemble([one, other]), frames, mixtures, Mean(), None)
     labelled = label_by_consensus(batch, found)
-    a, b = one.predict(frames), argon(0.02).predict(frames)  # without the offset
+    a, b = one.predict(frames), argon(0.014).predict(frames)  # without the offset
     for name in ("forces", "stress"):
         expected = (a[name] + b[name]) / 2
         np.testing.assert_allclose(getattr(labelled, name).numpy(), expected, atol=1e-12)
@@ -137,7 +148,7 @@ def test_the_consensus_is_the_mean_of_the_members_without_their_offsets():
 def test_the_spread_goes_through_files(tmp_path):
     frames = fluid(3)
     found = consensus_of(
-        TeacherEnsemble([argon(), argon(0.02, "b")]), frames, np.zeros(3, int), Mean(), None
+        TeacherEnsemble([argon(), argon(0.014, "b")]), frames, np.zeros(3, int), Mean(), None
     )
     batch = label_by_consensus(from_ase(frames), found)
     for name, digits in (("frames.h5", 15), ("frames.xyz", 7)):
@@ -188,14 +199,14 @@ def test_a_member_that_is_often_wrong_counts_less_by_inverse_variance():
         clusters.append(cluster)
     reference = from_ase(clusters)
     models = {
-        "right": LennardJones(sigma=SIGMA, epsilon=1.1 * EPSILON, rc=6.0, smooth=True),
-        "wrong": LennardJones(sigma=SIGMA, epsilon=3.0 * EPSILON, rc=6.0, smooth=True),
+        "right": LennardJones(sigma=SIGMA, epsilon=1.05 * EPSILON, rc=6.0, smooth=True),
+        "wrong": LennardJones(sigma=SIGMA, epsilon=1.4 * EPSILON, rc=6.0, smooth=True),
     }
     found = distil(models, frames, aggregator="inverse_variance", reference=reference, epochs=1)
     forces = [m.get_forces(a) for m in models.values() for a in frames]
     right, wrong = np.concatenate(forces[:8]), np.concatenate(forces[8:])
-    # Errors of 10 % and 200 %: weights as 400 to 1.
-    expected = (400 * right + wrong) / 401
+    # Errors of 5 % and 40 %: weights as 64 to 1.
+    expected = (64 * right + wrong) / 65
     np.testing.assert_allclose(found.consensus.forces.numpy(), expected, rtol=1e-6, atol=1e-9)
     with pytest.raises(InvalidInputError, match="reference structures, which say how good"):
         distil(models, frames, aggregator="inverse_variance")
@@ -240,10 +251,9 @@ def test_a_new_student_of_the_other_family_is_normalised_by_the_frames():
 
 
 def test_the_readout_alone_is_trained():
-    member = build_force_field(options(), {18}, None)
+    member, other = siblings()
     before = weights(member)
-    torch.manual_seed(1)
-    teachers = {"a": member, "b": build_force_field(options(), {18}, None)}
+    teachers = {"a": member, "b": other}
     result = distil(teachers, fluid(8), student="member", parameters="readout", seed=3)
     after = weights(result.force_field)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -309,7 +319,19 @@ def test_a_distillation_that_is_killed_goes_on_to_the_same_numbers(when, tmp_pat
             assert ours[name] == theirs[name], name
     assert same(weights(load_force_field(tmp_path)), weights(whole.force_field))
     with pytest.raises(InvalidInputError, match="other"):
-        distil([argon(0.02, "other")], frames, output=str(tmp_path), **given)
+        distil([argon(0.014, "other")], frames, output=str(tmp_path), **given)
+
+
+def test_a_distillation_that_is_refused_leaves_the_finished_one_as_it_is(tmp_path):
+    frames = fluid(4)
+    distil([argon()], frames, output=str(tmp_path), epochs=1)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert "consensus.h5" in kept
+    with pytest.raises(InvalidInputError, match="learning_rate was"):
+        distil([argon()], frames, output=str(tmp_path), epochs=1, learning_rate=1e-5)
+    with pytest.raises(InvalidInputError, match="the structures were others"):
+        distil([argon(0.011, "other")], frames, output=str(tmp_path), epochs=1)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == kept
 
 
 def test_a_student_with_dispersion_is_compared_in_use():
@@ -355,6 +377,90 @@ def test_a_teacher_in_another_unit_is_found(factor, n_right):
         distil([*teachers, argon(EPSILON * factor, "wrong")], fluid(4))
 
 
+UNITS = {"forces": 1.889726, "energy": 23.06, "stress": 160.2}
+
+
+class InOtherUnits:
+    """A calculator whose answers are multiplied, by name of the quantity."""
+
+    def __init__(self, calculator, factors):
+        self.calculator, self.factors = calculator, factors
+        self.implemented_properties = calculator.implemented_properties
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        value = self.calculator.get_property(name, atoms, allow_calculation)
+        return np.multiply(value, self.factors.get(name, 1.0))
+
+
+def argon_in(factors, name="odd"):
+    plain = argon(1.1 * EPSILON).calculator
+    return CalculatorTeacher(
+        InOtherUnits(plain, factors),
+        name,
+        properties=("energy", "forces", "stress"),
+        fingerprint=name,
+    )
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("quantity", UNITS)
+def test_a_quantity_in_another_unit_is_named_with_its_sizes(quantity, inverse):
+    frames = fluid(4)
+    factor = 1 / UNITS[quantity] if inverse else UNITS[quantity]
+    ensemble = TeacherEnsemble([argon(), argon_in({quantity: factor})])
+    with pytest.raises(
+        InvalidInputError, match=r"argon \S+, odd \S+ eV.* in another unit"
+    ) as caught:
+        consensus_of(ensemble, frames, np.zeros(4, int), Mean(), None)
+    named = [
+        what for what in ("forces in", "energies in", "stresses in") if what in str(caught.value)
+    ]
+    assert named == [{"forces": "forces in", "energy": "energies in"}.get(quantity, "stresses in")]
+    same_unit = TeacherEnsemble([argon(), argon_in({})])
+    consensus_of(same_unit, frames, np.zeros(4, int), Mean(), None)
+
+
+def test_few_frames_of_a_mixture_do_not_tell_how_energies_spread():
+    frames = fluid(3)
+    ensemble = TeacherEnsemble([argon(), argon_in({"energy": 23.06, "stress": 160.2})])
+    consensus_of(ensemble, frames, np.zeros(3, int), Mean(), None)
+    with pytest.raises(InvalidInputError, match=r"energies in .* And stresses in"):
+        consensus_of(ensemble, fluid(4), np.zeros(4, int), Mean(), None)
+
+
+def test_a_teacher_of_zero_forces_is_named():
+    for others in ([], [argon()]):
+        ensemble = TeacherEnsemble([*others, argon_in({"forces": 0.0}, "silent")])
+        with pytest.raises(InvalidInputError, match="all forces of silent are zero"):
+            consensus_of(ensemble, fluid(2), np.zeros(2, int), Mean(), None)
+
+
+def test_a_teacher_that_comes_twice_is_refused(tmp_path):
+    frames = fluid(4)
+    twice = [argon(), argon_in({}, "b"), CalculatorTeacher(
+        argon().calculator, "copy", properties=("energy", "forces", "stress"), fingerprint="argon"
+    )]  # fmt: skip
+    with pytest.raises(
+        InvalidInputError, match="different teachers; 'copy' is the same as 'argon'"
+    ):
+        distil(twice, frames)
+    save_force_field(build_force_field(options(), {18}), tmp_path / "m")
+    path = str(tmp_path / "m")
+    with pytest.raises(InvalidInputError, match="m, again' is the same as '.*m'. It would count"):
+        distil(None, frames, teachers=[path, path])
+    store = LabelStore(tmp_path / "store")
+    store.label(argon(), Structures(frames))
+    with pytest.raises(InvalidInputError, match="again' is the same as 'argon"):
+        distil(None, frames, labels=[str(tmp_path / "store")] * 2)
+
+
+def test_one_teacher_has_no_one_to_disagree_with():
+    result = distil([argon()], fluid(4), epochs=1)
+    assert result.teachers == ("argon",)
+    assert "one teacher, argon: no disagreement to tell of" in result.summary()
+    assert "disagree on" not in result.summary()
+
+
 def test_an_element_that_a_teacher_does_not_know_is_named():
     """Before any training, and with the teacher's own list."""
     knows = force_field()
@@ -368,7 +474,7 @@ def test_an_uncertain_label_counts_less():
     batch = label_by_consensus(
         from_ase(frames),
         consensus_of(
-            TeacherEnsemble([argon(), argon(0.02, "b")]), frames, np.zeros(4, int), Mean(), None
+            TeacherEnsemble([argon(), argon(0.014, "b")]), frames, np.zeros(4, int), Mean(), None
         ),
     )
     noise = noise_of(batch)
@@ -436,24 +542,48 @@ def test_batches_of_one_mixture():
 def test_the_last_frames_of_each_mixture_are_held_out():
     mixtures = np.array([0, 1, 0, 1, 0, 2, 1, 0, 1])
     rest, held_out = hold_out_tails(mixtures, 0.3)
-    assert held_out.tolist() == [7, 8]
+    assert held_out.tolist() == [4, 6, 7, 8]
     assert sorted([*rest, *held_out]) == list(range(9))
+    # An energy is judged by another one of its mixture.
+    for n, count in ((2, 1), (3, 1), (4, 2), (14, 2), (40, 4)):
+        assert len(hold_out_tails(np.zeros(n, int), 0.1)[1]) == count
+
+
+@pytest.mark.parametrize(("n_frames", "judged"), [(3, False), (4, True)])
+def test_energies_that_cannot_be_judged_are_not_told_as_zero(n_frames, judged):
+    result = distil([argon()], fluid(n_frames), epochs=1, validation_fraction=0.1)
+    name = "validation_energy_meV_per_atom"
+    assert (name in result.before) is judged
+    assert ("validation energy" in result.summary()) is judged
+    assert (result.history[0].get(name, 0.0) > 0.0) is judged
+
+
+def test_a_frame_alone_of_its_mixture_does_not_make_energies_look_better():
+    batch = replace(from_ase(fluid(3)), energy=torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64))
+    rest = dict.fromkeys(("forces", "virial", "charges", "dipole"), 0.0)
+    loss = Loss(LossOptions(energy=1.0, **rest, offset="group", per_atom=False))
+    nothing = {"energy": torch.zeros(3, dtype=torch.float64)}
+    for groups, count in (([0, 0, 1], 2), ([0, 1, 2], 0)):
+        grouped = replace(batch, group=torch.tensor(groups))
+        assert float(loss.counts(grouped)["energy"]) == count
+        _, parts = loss(nothing, grouped)
+        assert float(parts["energy"]) == pytest.approx(1.5**2 if count else 0.0)
 
 
 def test_an_ensemble_keeps_its_weights():
     frames = fluid(3)
-    ensemble = TeacherEnsemble([argon(), argon(0.02, "b")], weights=[3.0, 1.0])
+    ensemble = TeacherEnsemble([argon(), argon(0.014, "b")], weights=[3.0, 1.0])
     assert as_ensemble(ensemble, frames[0]) is ensemble
     found = consensus_of(ensemble, frames, np.zeros(3, int), Mean(), None)
-    expected = 1.25 * argon().predict(frames)["forces"]
+    expected = 1.1 * argon().predict(frames)["forces"]
     np.testing.assert_allclose(found.mean["forces"], expected, atol=1e-12)
 
 
 def test_teachers_are_named_on_the_command_line(run, tmp_path):
     frames = fluid(6)
     write_frames(tmp_path / "liquid.h5", from_ase(frames))
-    for seed in (0, 1):
-        save_force_field(build_force_field(options(seed=seed), {18}, None), tmp_path / f"m{seed}")
+    for number, member in enumerate(siblings()):
+        save_force_field(member, tmp_path / f"m{number}")
     code, out, err = run(
         "md", "distill", "--train", tmp_path / "liquid.h5", "--teachers", tmp_path / "m0",
         "--teachers", tmp_path / "m1", "--parameters", "readout", "--epochs", "2",
@@ -467,7 +597,7 @@ def test_teachers_are_named_on_the_command_line(run, tmp_path):
 
 
 def test_it_says_what_it_does(caplog, tmp_path):
-    with caplog.at_level(logging.INFO, logger="scikd.md"):
+    with caplog.at_level(logging.INFO, logger="scikd"):
         distil([argon()], fluid(4), output=str(tmp_path), epochs=2)
     text = caplog.text
     for part in ("labelling with 'argon'", "before: validation", "epoch 2/2"):

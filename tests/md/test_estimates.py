@@ -96,6 +96,21 @@ def test_what_only_tells_of_rattling_is_refused():
     assert integrate_correlation(series, 0.01).error > 0
 
 
+@pytest.mark.parametrize(
+    ("interval", "needed", "more_often"),
+    [(0.005, 10.0, False), (0.15, 15.0, False), (0.5, 50.0, True)],
+)
+def test_a_series_of_that_length_is_not_refused_for_its_length_again(interval, needed, more_often):
+    rng = np.random.default_rng(9)
+    with pytest.raises(TooShortError, match="at least 100 points") as caught:
+        integrate_correlation(rng.normal(size=50), interval)
+    assert caught.value.needed_ps == pytest.approx(needed)
+    assert f"{needed:g} ps would do" in str(caught.value)
+    assert ("stored more often" in str(caught.value)) is more_often
+    n_points = round(needed / interval)
+    assert integrate_correlation(rng.normal(size=(6, n_points)), interval).error > 0
+
+
 def test_a_memory_that_has_not_ended_is_refused_and_the_named_length_does():
     rng = np.random.default_rng(2)
     with pytest.raises(TooShortError, match=r"memory of the series has not ended. About") as caught:

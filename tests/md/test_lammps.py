@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from contextlib import ExitStack, closing
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from ase.io import read
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from scikd.exceptions import CorruptFileError, InvalidInputError, MissingExtraError, StorageError
+from scikd.md import lammps as lammps_module
 from scikd.md._lammps_link import box_of
 from scikd.md.calculators import EnsembleCalculator, ForceFieldCalculator
 from scikd.md.lammps import (
@@ -349,6 +351,27 @@ def test_options_are_checked_all_at_once():
         LammpsOptions(temperature=0, log_interval=-1, steps=-5, ensemble="nph", coupling="x")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("pressure_bar", math.nan, "a finite pressure_bar, got nan"),
+        ("pressure_bar", -math.inf, "a finite pressure_bar, got -inf"),
+        ("timestep", math.inf, "a finite timestep, got inf"),
+        ("temperature", math.inf, "a finite temperature, got inf"),
+        ("thermostat_time", math.nan, "a finite thermostat_time, got nan"),
+        ("density", math.inf, "a finite density, got inf"),
+        ("density", 0.0, "density > 0, got 0.0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(name, value, text):
+    with pytest.raises(InvalidInputError, match=f"Expected {text}\\."):
+        LammpsOptions(**{name: value})
+
+
+def test_a_negative_pressure_is_a_pressure():
+    assert LammpsOptions(pressure_bar=-100.0).pressure_bar == -100.0
+
+
 def test_what_cannot_be_exported_is_refused(exported, tmp_path):
     with pytest.raises(InvalidInputError, match="periodic in three directions; got pbc="):
         exported(structure(8, 0, periodic=False))
@@ -376,6 +399,18 @@ def test_a_folder_that_is_no_export_is_refused(exported, tmp_path):
     path.write_text(whole.replace("total_charge", "charge"))
     with pytest.raises(CorruptFileError, match="lacks total_charge"):
         run_lammps(folder)
+    path.write_text(whole.replace('"driver"', '"foo"'))
+    with pytest.raises(CorruptFileError, match="coupling among driver, mliap, got 'foo'"):
+        run_lammps(folder)
+
+
+def test_a_coupling_that_there_is_not_is_refused(exported):
+    folder = exported(structure(8, 0, 7.0))
+    with (
+        pytest.raises(InvalidInputError, match="among driver, mliap, or None; got 'foo'"),
+        lammps_session(folder, coupling="foo"),
+    ):
+        pass
 
 
 def test_without_lammps_the_extra_is_named(exported, monkeypatch):
@@ -395,3 +430,15 @@ def test_without_an_mpi_library_the_extra_is_named_too(exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "lammps", SimpleNamespace(lammps=fail))
     with pytest.raises(MissingExtraError, match=r"libmpi.so.12.*needs an MPI library.*\[lammps\]"):
         run_lammps(folder)
+
+
+def test_an_mpi_library_that_cannot_be_loaded_is_told(tmp_path, monkeypatch):
+    broken = tmp_path / "libmpi.so.12"
+    broken.write_text("no library")
+    file = SimpleNamespace(name=broken.name, locate=lambda: broken)
+    monkeypatch.setitem(sys.modules, "lammps", SimpleNamespace())
+    monkeypatch.setattr(lammps_module.metadata, "files", lambda _: [file])
+    with pytest.raises(
+        MissingExtraError, match=r"could not be loaded: .*libmpi.so.12.*MPI library"
+    ):
+        _open([])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.lj import LennardJones
+from ase.io import read, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from scikd.exceptions import InvalidInputError
 from scikd.md import dynamics
 from scikd.md.calculators import EnsembleCalculator
 from scikd.md.frames import to_ase
-from scikd.md.liquids import LiquidsOptions, choose_frames, run_name, sample_liquids
+from scikd.md.liquids import LiquidsOptions, choose_frames, frames_of, run_name, sample_liquids
 
 
 def members():
@@ -59,8 +60,6 @@ def test_a_liquid_is_run_and_its_most_uncertain_frames_are_kept(tmp_path, caplog
     assert frames.n_structures == 3
     assert len(set(frames.group.tolist())) == 1
     calculator = EnsembleCalculator(members())
-    from ase.io import read
-
     spread = {}
     for frame in read(tmp_path / "out" / "argon" / "trajectory.extxyz", ":"):
         if frame.info["time_ps"] > 0:
@@ -73,6 +72,16 @@ def test_a_liquid_is_run_and_its_most_uncertain_frames_are_kept(tmp_path, caplog
     assert sorted(spread[x] for x in kept) == pytest.approx(largest)
 
 
+@pytest.mark.parametrize("equilibration", ["0fs", "30fs", "35fs"])
+def test_as_many_frames_are_written_as_options_are_checked_for(tmp_path, equilibration):
+    given_ = options(tmp_path, equilibration=equilibration, time="145fs", trajectory_interval=7)
+    run = given_.run_of("argon")
+    atoms = start()
+    dynamics.run_dynamics(run, atoms=atoms, calculator=members()[0], progress=False)
+    frames = read(tmp_path / "out" / "argon" / "trajectory.extxyz", ":")
+    assert sum(frame.info["time_ps"] > 0 for frame in frames) == frames_of(given_) >= 3
+
+
 def test_what_is_finished_is_read_and_other_options_are_refused(tmp_path, monkeypatch):
     given_ = options(tmp_path)
     sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
@@ -81,8 +90,12 @@ def test_what_is_finished_is_read_and_other_options_are_refused(tmp_path, monkey
     again = sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
     assert frames.stat().st_mtime_ns == before
     assert again.n_structures == 3
-    with pytest.raises(InvalidInputError, match="holds liquids of other options"):
-        sample_liquids(replace(given_, n_frames=2), members(), progress=False)
+    with pytest.raises(InvalidInputError, match="other options than these: n_frames is 3 there, 2"):
+        sample_liquids(
+            replace(given_, n_frames=2), members(), starts={"argon": start()}, progress=False
+        )
+    with pytest.raises(InvalidInputError, match="than these: boxes.argon is another"):
+        sample_liquids(given_, members(), starts={"argon": start(10.5)}, progress=False)
 
 
 def test_side_by_side_the_frames_are_the_same(tmp_path, monkeypatch):
@@ -106,14 +119,30 @@ def test_a_folder_of_a_refused_command_is_free(tmp_path):
     assert made.n_structures == 3
 
 
+def test_liquids_are_refused_before_any_is_run(tmp_path):
+    boxes = [tmp_path / name / "box.extxyz" for name in ("a", "b")]
+    for path in boxes:
+        path.parent.mkdir()
+        write(path, start(), format="extxyz")
+    for liquids, said in (
+        (("argon", "Foo"), "Foo: Unknown species 'Foo'"),
+        (("argon", *map(str, boxes)), "would share a folder: rename a file"),
+        (("argon", str(tmp_path / "none.xyz")), "There is no file"),
+    ):
+        given_ = options(tmp_path, liquids=liquids)
+        with pytest.raises(InvalidInputError, match=said):
+            sample_liquids(given_, members(), starts={"argon": start()}, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="different liquids.*n_frames|n_frames.*liquids"):
         options(tmp_path, liquids=("argon", "argon"), n_frames=0)
     with pytest.raises(InvalidInputError, match="Expected models to run"):
         sample_liquids(options(tmp_path))
-    with pytest.raises(InvalidInputError, match="Expected a run with 30 frames .* has 20"):
-        sample_liquids(
-            options(tmp_path, n_frames=30), members(), starts={"argon": start()}, progress=False
-        )
+    with pytest.raises(InvalidInputError, match="selection 'spread' or 'even', got 'evn'"):
+        options(tmp_path, selection="evn")
+    with pytest.raises(InvalidInputError, match="a run with 30 frames .*, got 20: run longer"):
+        options(tmp_path, n_frames=30)
     assert run_name("EC:DMC 1:1") == "EC-DMC-1-1"
     assert run_name("/some/where/box.xyz") == "box.xyz"

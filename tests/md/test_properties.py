@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from scikd.cli import app
 from scikd.exceptions import InvalidInputError
+from scikd.md import properties
+from scikd.md.estimates import TooShortError
 from scikd.md.properties import PropertiesOptions, compute_properties
 from scikd.md.properties_report import properties_report
 from scikd.md.records import PressureRecord
@@ -91,6 +94,40 @@ def test_a_known_viscosity_corrects_diffusion(electrolyte):
     assert "pressure_interval" in result.refusals["viscosity"]
 
 
+def test_in_a_box_that_is_no_cube_diffusion_is_told_without_a_correction(electrolyte):
+    long = replace(electrolyte, cells=electrolyte.cells * [1.0, 1.0, 1.2])
+    result = compute_properties(PropertiesOptions(viscosity=2.0), trajectory=long)
+    assert "diffusion of EC" in result.estimates
+    assert "diffusion of EC, large box" not in result.estimates
+    assert "holds for cubes" in result.refusals["diffusion of EC, large box"]
+    assert "holds for cubes" in properties_report(result).to_text()
+
+
+@pytest.mark.parametrize(
+    ("noisy", "refused"),
+    [
+        ("conductivity_of_liquid", {"conductivity"}),
+        ("nernst_einstein_conductivity", {"conductivity, Nernst-Einstein"}),
+        (None, set()),
+    ],
+)
+def test_each_conductivity_is_told_on_its_own(electrolyte, monkeypatch, noisy, refused):
+    def refuse(*_, **__):
+        message = "too noisy"
+        raise TooShortError(message, 1e4)
+
+    if noisy is not None:
+        monkeypatch.setattr(properties, noisy, refuse)
+    result = compute_properties(PropertiesOptions(largest_error=1.0), trajectory=electrolyte)
+    both = {"conductivity", "conductivity, Nernst-Einstein"}
+    assert {name for name in both if result.refusals.get(name) == "too noisy"} == refused
+    known = {name: result.estimates[name] for name in both - refused}
+    assert ("ionicity" in result.estimates) is (known.keys() == both)
+    if not refused:
+        quotient = known["conductivity"].value / known["conductivity, Nernst-Einstein"].value
+        assert result.estimates["ionicity"].value == pytest.approx(quotient)
+
+
 def test_a_short_trajectory_says_which_length_would_do(electrolyte):
     result = compute_properties(PropertiesOptions(start=350.0), trajectory=electrolyte)
     assert "needs at least 100 points in time; got 49" in result.refusals["diffusion of Li+"]
@@ -110,6 +147,10 @@ def test_the_transference_number_may_be_off_by_a_third_of_the_largest_error(elec
     [
         ({"largest_error": 0.0}, "largest_error above 0 and up to 1, got 0.0"),
         ({"viscosity": -1.0}, "viscosity > 0 or None, got -1.0"),
+        ({"viscosity": math.inf}, "viscosity > 0 or None, got inf"),
+        ({"temperature": math.nan}, "temperature > 0 or None, got nan"),
+        ({"start": math.nan}, "a finite start in ps, got nan"),
+        ({"start": math.inf}, "a finite start in ps, got inf"),
         ({"pairs": ("LiO",)}, "pairs such as 'Li-O', got 'LiO'"),
     ],
 )
