@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 ROUND, DENSITY, SETTLED = "iteration", "density", "settled"
 SIGMAS = 2.0  # standard errors within which a pressure agrees
 LEAST_REACH = 0.25  # of the shift that was asked for, on frames that were held out
-USELESS = 0.02  # of a density; an error worth more agrees with anything
+USELESS = 0.05  # of a density; an error worth more agrees with anything
 SLOWEST = 0.9  # of the largest shift two rounds ago, or the rounds lead nowhere
 
 

@@ -256,7 +256,7 @@ def align(
         If a density is out of reach: farther than ``max_shift_bar``, a run at it blows up, or the
         training moves a pressure by less than a quarter of what it should. Or if runs are so short
         that a pressure is hardly known: its standard error is above the tolerance, and worth more
-        than 2 % of the density.
+        than 5 % of the density.
     InvalidInputError
         If there is nothing to align, targets contradict each other, a liquid cannot be run, two
         would share a folder, or the output holds an alignment with other options or boxes.

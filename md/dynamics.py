@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from scikd._atomic import atomic_write_bytes, new_folder
+from scikd._options import check_choices
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError, MissingExtraError, ScikdError
 
@@ -159,6 +160,7 @@ class DynamicsOptions:
     min_density: float = 0.5
 
     def __post_init__(self) -> None:
+        check_choices(self)
         names = [field.name for field in fields(self)]
         numbers = [n for n in names if n.endswith("_time") or n in POSITIVE]
         problems = [
@@ -169,8 +171,6 @@ class DynamicsOptions:
         optional = ("density", "hydrogen_mass", "max_temperature", "threads")
         given = {name: v for name in optional if (v := getattr(self, name)) is not None}
         problems += [f"{name} > 0 or None, got {v!r}" for name, v in given.items() if not v > 0]
-        if self.ensemble not in ("nve", "nvt", "npt"):
-            problems.append(f"ensemble 'nve', 'nvt' or 'npt', got {self.ensemble!r}")
         for name in ("minimise_steps", "seed", "pressure_interval", "acceleration"):
             if (value := getattr(self, name)) < 0:
                 problems.append(f"{name} >= 0, got {value!r}")

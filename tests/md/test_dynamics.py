@@ -800,7 +800,7 @@ def test_what_is_no_blow_up_is_passed_on_and_the_run_can_go_on(tmp_path, error):
         ({"time": "-1ps"}, "a time with its unit"),
         ({"timestep": 0.0}, "timestep > 0, got 0.0"),
         ({"temperature": float("nan")}, "temperature > 0, got nan"),
-        ({"ensemble": "nph"}, "ensemble 'nve', 'nvt' or 'npt', got 'nph'"),
+        ({"ensemble": "nph"}, "ensemble 'nve' or 'nvt' or 'npt', got 'nph'"),
         ({"log_interval": 0, "n_atoms": -3}, "n_atoms > 0, got -3; log_interval > 0"),
         ({"hydrogen_mass": 0.0}, "hydrogen_mass > 0 or None"),
         ({"minimise_steps": -1, "seed": -2}, "minimise_steps >= 0, got -1; seed >= 0, got -2"),
