@@ -100,7 +100,7 @@ def density_of_liquid(trajectory: Trajectory) -> Estimate:
     Raises
     ------
     TooShortError
-        If the trajectory is shorter than twenty correlation times of the density.
+        If the trajectory has fewer than five independent stretches of the density.
     InvalidInputError
         If the density drifts.
     """
