@@ -146,6 +146,7 @@ def alignment_report(result: AlignmentResult) -> Report:
                 label=liquid.target.name,
             )  # fmt: skip
         axes.axhline(0.0, color="black", linewidth=0.8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("corrections")
         axes.set_ylabel("pressure to add (bar)")
         axes.legend(fontsize=8.0)
