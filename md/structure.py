@@ -5,7 +5,6 @@ Neighbours are found by freud, in boxes of any shape.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +31,8 @@ BIN = 0.05  # Å
 SMOOTH = 3  # bins, over which minima are looked for
 REACH = 10.0  # Å
 BLOCKS = 10
-CLEAR = 5.0  # standard errors above 1, of a peak that is one
+CLEAR = 5.0  # standard errors, of a peak that is one
+LEAST = 0.1  # of its height; also where frames are so few or alike that errors are small
 SHELLS = ("SSIP", "CIP", "AGG")
 
 
@@ -132,32 +132,16 @@ def radial_distribution(
     InvalidInputError
         If there are no such atoms.
     """
-    n_frames = len(trajectory.positions)
-    if n_frames < BLOCKS:
-        message = (
-            f"The radial distribution {first}-{second} needs at least {BLOCKS} frames; got "
-            f"{n_frames}. About {BLOCKS * trajectory.interval_ps:.4g} ps would do."
-        )
-        raise TooShortError(message, BLOCKS * trajectory.interval_ps)
+    _check_frames(trajectory, first, second)
     a, b = _select(trajectory, first), _select(trajectory, second)
-    reach = min(reach, 0.499 * _narrowest(trajectory))
-    edges = np.linspace(0.0, reach, max(round(reach / BIN), 2) + 1)
-    molecules = trajectory.molecules
-    others = np.bincount(molecules[b], minlength=molecules.max() + 1)
-    n_pairs = float((len(b) - others[molecules[a]]).sum())
+    others = np.bincount(trajectory.molecules[b], minlength=trajectory.molecules.max() + 1)
+    n_pairs = float((len(b) - others[trajectory.molecules[a]]).sum())
     if not n_pairs:
         message = f"There are no {first} and {second} in different molecules."
         raise InvalidInputError(message)
-    shells = 4.0 / 3.0 * math.pi * np.diff(edges**3)
-    counts = np.empty((n_frames, len(shells)))
-    for k, (_, _, distances) in enumerate(_contacts(trajectory, a, b, reach)):
-        counts[k] = np.histogram(distances, edges)[0]
-    curves = counts * (trajectory.volumes / n_pairs)[:, None] / shells
-    values = curves.mean(axis=0)
-    parts = np.array([part.mean(axis=0) for part in np.array_split(curves, BLOCKS)])
+    edges, counts = _histograms(trajectory, a, b, reach)
+    values, errors = _curve(trajectory, edges, counts, n_pairs)
     numbers = np.cumsum(counts, axis=1) / len(a)
-    middle = 0.5 * (edges[1:] + edges[:-1])
-    errors = parts.std(axis=0, ddof=1) / math.sqrt(BLOCKS)
     end = _first_minimum(values, errors)
     coordination, refusal = None, ""
     if end is not None:
@@ -169,7 +153,7 @@ def radial_distribution(
             refusal = str(error)
     return RadialDistribution(
         (first, second),
-        middle,
+        0.5 * (edges[1:] + edges[:-1]),
         values,
         errors,
         numbers.mean(axis=0),
@@ -208,13 +192,17 @@ def solvation_shells(
         message = f"Expected a cation of one atom; {cation} has {len(a) // len(cations)}."
         raise InvalidInputError(message)
     if cutoff is None:
-        cutoff = radial_distribution(trajectory, f"{cation}:", f"{anion}:").first_minimum
-        if cutoff is None:
+        _check_frames(trajectory, cation, anion)
+        # Of the nearest atoms: all atoms of an anion that is met have several peaks.
+        edges, counts = _histograms(trajectory, a, b, REACH, nearest=True)
+        end = _first_minimum(*_curve(trajectory, edges, counts, len(cations) * len(anions)))
+        if end is None:
             message = (
                 f"The radial distribution of {cation} and {anion} shows no first shell. Give a "
                 "cutoff."
             )
             raise InvalidInputError(message)
+        cutoff = float(edges[end + 1])
     states = np.zeros((len(trajectory.positions), len(SHELLS)))
     touching = np.zeros(len(trajectory.positions))
     for k, (i, j, _) in enumerate(_contacts(trajectory, a, b, cutoff)):
@@ -262,6 +250,17 @@ def _select(trajectory: Trajectory, text: str) -> np.ndarray:
     return np.flatnonzero(chosen)
 
 
+def _check_frames(trajectory: Trajectory, first: str, second: str) -> None:
+    """Refuse fewer frames than blocks, whose scatter tells the error."""
+    n_frames = len(trajectory.positions)
+    if n_frames < BLOCKS:
+        message = (
+            f"The radial distribution {first}-{second} needs at least {BLOCKS} frames; got "
+            f"{n_frames}. About {BLOCKS * trajectory.interval_ps:.4g} ps would do."
+        )
+        raise TooShortError(message, BLOCKS * trajectory.interval_ps)
+
+
 def _narrowest(trajectory: Trajectory) -> float:
     """Return the smallest distance between opposite faces of the box in Å, of all frames."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(trajectory.cells), axis=1)
@@ -285,17 +284,53 @@ def _contacts(
         yield i[apart], j[apart], np.asarray(found.distances)[apart]
 
 
+def _histograms(
+    trajectory: Trajectory, a: np.ndarray, b: np.ndarray, reach: float, *, nearest: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return edges of bins, and the pairs of each frame in them, of different molecules.
+
+    ``nearest`` takes only the nearest atom of each molecule that b is of.
+    """
+    reach = min(reach, 0.499 * _narrowest(trajectory))
+    edges = np.linspace(0.0, reach, max(round(reach / BIN), 2) + 1)
+    counts = np.empty((len(trajectory.positions), len(edges) - 1))
+    for k, (i, j, distances) in enumerate(_contacts(trajectory, a, b, reach)):
+        order = np.argsort(distances)
+        if nearest:
+            met = np.stack([a[i], trajectory.molecules[b[j]]])[:, order]
+            order = order[np.unique(met, axis=1, return_index=True)[1]]
+        counts[k] = np.histogram(distances[order], edges)[0]
+    return edges, counts
+
+
+def _curve(
+    trajectory: Trajectory, edges: np.ndarray, counts: np.ndarray, n_pairs: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often pairs are in each bin, over chance, and standard errors from blocks."""
+    shells = 4.0 / 3.0 * math.pi * np.diff(edges**3)
+    curves = counts * (trajectory.volumes / n_pairs)[:, None] / shells
+    parts = np.array([part.mean(axis=0) for part in np.array_split(curves, BLOCKS)])
+    return curves.mean(axis=0), parts.std(axis=0, ddof=1) / math.sqrt(BLOCKS)
+
+
 def _first_minimum(values: np.ndarray, errors: np.ndarray) -> int | None:
-    """Return the bin of the lowest value between the first peak and the next rise, if any."""
-    smooth = np.convolve(values, np.full(SMOOTH, 1.0 / SMOOTH), mode="same")
-    # Runs of bins above and below 1: below (the core), above (the peak), below (what is sought).
-    ends = [0, *(np.flatnonzero(np.diff(smooth > 1.0)) + 1), len(smooth)]
-    runs = [(start, stop) for start, stop in itertools.pairwise(ends) if stop > start]
-    if len(runs) < 4 or smooth[0] > 1.0:
-        return None
-    peak = slice(*runs[1])
-    if not (values[peak] - 1.0 > CLEAR * errors[peak]).any():
-        return None
-    start, stop = runs[2]
-    lowest = np.flatnonzero(smooth[start:stop] <= smooth[start:stop].min() + 1e-12)
-    return start + int(lowest[len(lowest) // 2])
+    """Return the bin of the lowest value between the first peak and the next rise, if any.
+
+    The peak is clearly above 1, and the fall from it and the rise are clear too: noise is neither.
+    """
+    kernel = np.full(SMOOTH, 1.0 / SMOOTH)
+    smooth, noise = (np.convolve(series, kernel, mode="valid") for series in (values, errors))
+    top = bottom = 0
+    met = False
+    for k, value in enumerate(smooth):
+        clear = np.maximum(CLEAR * np.hypot(noise[k], noise), LEAST)
+        if not met:
+            top = k if value > smooth[top] else top
+            met = smooth[top] > 1.0 + clear[top] and smooth[top] - value > clear[top]
+            bottom = k
+        elif value < smooth[bottom]:
+            bottom = k
+        elif value - smooth[bottom] > clear[bottom]:
+            lowest = np.flatnonzero(smooth[top:k] <= smooth[bottom] + 1e-12)
+            return top + int(lowest[len(lowest) // 2]) + SMOOTH // 2
+    return None

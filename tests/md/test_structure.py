@@ -89,6 +89,29 @@ def test_kinds_that_are_not_there_and_few_frames_are_refused():
         radial_distribution(gas(9), "Ar", "Ar")
 
 
+@pytest.mark.parametrize("between", [0.0, 0.3, 1.0, 1.7])
+def test_a_first_shell_ends_before_the_second_however_low_the_curve_is_between(between):
+    """One cation amid atoms that are drawn from a curve with peaks at 2 and 4 Å."""
+
+    def curve(r):
+        peaks = 8.0 * np.exp(-0.5 * ((r - 2.0) / 0.12) ** 2) + 3.0 * np.exp(
+            -0.5 * (r - 4.0) ** 2 / 0.04
+        )
+        return peaks + np.select([r < 2.0, r < 4.0], [0.0, between], 1.0)
+
+    rng = np.random.default_rng(6)
+    drawn = rng.uniform(-7.0, 7.0, (1_500_000, 3))
+    chosen = drawn[rng.uniform(0.0, 10.0, len(drawn)) < curve(np.linalg.norm(drawn, axis=1))]
+    paths = chosen[: 1200 * 100].reshape(1200, 100, 3)
+    paths = np.concatenate([np.zeros((1200, 1, 3)), paths], axis=1)
+    gas = liquid(paths, ("O",), (8,), edge=14.0)
+    gas = replace(gas, numbers=np.array([3] + [8] * 100), names=("Li+",) + ("O",) * 100)
+    found = radial_distribution(gas, "Li", "O")
+    assert 2.3 < found.first_minimum < 3.6
+    end = np.flatnonzero(found.distances > found.first_minimum)[0]
+    assert found.coordination.value == pytest.approx(found.numbers[end - 1])
+
+
 # Cations sit 20 Å apart; the states of three of them are set by the anions 2 Å away.
 def electrolyte(n_frames=120):
     ions = Atoms("Li4", [[0, 0, 0], [20, 0, 0], [0, 20, 0], [0, 24, 0]])
@@ -106,6 +129,30 @@ def test_cations_are_free_paired_or_in_aggregates():
     assert found.anions.value == pytest.approx(0.75)
     # Nothing changed: the error is that of four ions seen once, and not zero.
     assert 0.1 < found.fractions["CIP"].error < 0.3
+
+
+def test_contact_is_that_of_the_nearest_atom_of_an_anion():
+    """Three atoms of an anion at 2, 3 and 4 Å of a cation: two more peaks, that end no shell."""
+    rng = np.random.default_rng(7)
+    at = [[0, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0], [8, 0, 0], [9, 0, 0], [10, 0, 0]]
+    paths = np.array(at, dtype=float) + 0.1 * rng.standard_normal((500, 7, 3))
+    pair = replace(
+        liquid(paths, ("F",), (9,), edge=24.0),
+        numbers=np.array([3] + [9] * 6),
+        molecules=np.repeat([0, 1, 2], [1, 3, 3]),
+        charges=np.array([1.0, -1.0, -1.0]),
+        names=("Li+", "PF6-", "PF6-"),
+    )
+    assert radial_distribution(pair, "Li", "F").first_minimum < 3.0
+    found = solvation_shells(pair)
+    assert 4.5 < found.cutoff < 7.5
+    assert found.anions.value == 1.0
+    with pytest.raises(TooShortError, match="at least 10 frames; got 5"):
+        solvation_shells(
+            replace(
+                pair, positions=pair.positions[:5], cells=pair.cells[:5], times_ps=pair.times_ps[:5]
+            )
+        )
 
 
 def test_the_error_of_a_share_that_changes_is_that_of_its_series():
