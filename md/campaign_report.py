@@ -365,15 +365,17 @@ def _draw(axes: Any, result: CampaignResult, kind: str) -> None:
         color=PALETTE[0], capsize=3,
     )  # fmt: skip
     values = np.concatenate([ours[:, 0], theirs[:, 0]])
-    if kind != "density" and values.min() > 0:
+    ends = np.concatenate([np.nan_to_num(both) @ [[1, 1], [-1, 1]] for both in (ours, theirs)])
+    low, high = ends.min(), ends.max()
+    if low > 0 and values.max() > 10.0 * values.min():
         axes.set_xscale("log")
         axes.set_yscale("log")
-    axes.axline(
-        (values.min(),) * 2,
-        (max(values.max(), values.min() * (1 + 1e-9)),) * 2,
-        color="black",
-        linewidth=0.8,
-    )
+        limits = low / 1.1, high * 1.1
+    else:
+        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        limits = low - margin, high + margin
+    axes.set(xlim=limits, ylim=limits, box_aspect=1.0)
+    axes.plot(limits, limits, color="black", linewidth=0.8)
     unit = UNITS[kind][0]
     axes.set_title(kind)
     axes.set_xlabel(f"measured ({unit})")
