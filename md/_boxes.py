@@ -13,7 +13,7 @@ from scikd.fingerprints import fingerprint_inputs
 from ._start import file_or_mixture, load_or_pack
 from .molecules import Mixture
 
-__all__ = ["check_liquids", "fingerprints_of_boxes"]
+__all__ = ["check_liquids", "fingerprints_of_boxes", "shared_folders"]
 
 
 def check_liquids(
@@ -37,13 +37,7 @@ def check_liquids(
     InvalidInputError
         If one cannot be packed or has no file, or two would share a folder.
     """
-    problems = []
-    first: dict[str, str] = {}
-    for liquid, folder in folders:
-        if folder.lower() in first:
-            other = first[folder.lower()]
-            problems.append(f"{liquid!r} and {other!r} would share a folder: rename a file.")
-        first[folder.lower()] = liquid
+    problems = shared_folders(folders)
     for liquid in dict.fromkeys(liquid for liquid, _ in folders if liquid not in given):
         try:
             found = file_or_mixture(liquid)
@@ -53,6 +47,18 @@ def check_liquids(
             problems.append(f"{liquid}: {error}")
     if problems:
         raise InvalidInputError(f"Cannot {work} these liquids. {' '.join(problems)}")
+
+
+def shared_folders(folders: Sequence[tuple[str, str]]) -> list[str]:
+    """Say which liquids would share a folder, of liquids and their folders."""
+    first: dict[str, str] = {}
+    problems = []
+    for liquid, folder in folders:
+        place = folder.lower()  # some disks do not tell large letters from small ones
+        if place in first:
+            problems.append(f"{liquid!r} and {first[place]!r} would share a folder: rename a file.")
+        first.setdefault(place, liquid)
+    return problems
 
 
 def fingerprints_of_boxes(liquids: Sequence[str], given: Mapping[str, Atoms]) -> dict[str, str]:

@@ -96,16 +96,17 @@ def file_or_mixture(liquid: str) -> Path | Mixture:
     StorageError
         If it looks like a path, and there is no file.
     """
+    mixture = mixture_of(liquid)
+    if mixture is not None:
+        return mixture
     path = Path(liquid)
-    if path.is_file():
-        return path
-    if path.suffix.lower() in SUFFIXES or path.parent != Path():
+    if not path.is_file():
         message = (
             f"There is no file {path}. Check the path, or give a mixture: 'EC:DMC 1:1', or "
             "'EC:EMC 3:7 by mass'."
         )
         raise StorageError(message)
-    return parse_mixture(liquid)
+    return path
 
 
 def mixture_of(liquid: str) -> Mixture | None:

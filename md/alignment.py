@@ -38,6 +38,7 @@ from ._stages import claim_folder
 from ._training_data import as_batch
 from .alignment_report import AlignmentResult, LiquidResult
 from .densities import DensityTarget, read_targets
+from .estimates import FEWEST_VALUES
 from .liquids import frames_of
 from .losses import LossOptions
 from .model import ForceField, Trained
@@ -49,7 +50,6 @@ __all__ = [
 ]
 
 MODEL, RESULT = "model", "alignment.json"
-FEWEST_FRAMES = 8  # of which `block_average` knows an error
 POSITIVE = (
     "iterations",
     "tolerance_bar",
@@ -200,7 +200,7 @@ class AlignmentOptions:
         }
         for name, run in runs.items():
             found = frames_of(run)
-            if found < FEWEST_FRAMES and (name == "time" or run.n_steps > 0):
+            if found < FEWEST_VALUES and (name == "time" or run.n_steps > 0):
                 message = (
                     f"Expected runs with at least eight frames, to know an error; got {found} in a "
                     f"{name} of {run.time} with an interval of {self.interval}. Take a longer "

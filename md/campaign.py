@@ -22,6 +22,7 @@ from scikd.exceptions import InvalidInputError, ScikdError
 from scikd.parallel import fan_out
 
 from ._aligning import folder_of
+from ._boxes import shared_folders
 from ._mixture_run import is_finished, run_mixture
 from ._process import alone_in
 from ._stages import claim_folder
@@ -233,16 +234,10 @@ def _check(
         raise InvalidInputError("Expected a mixture at least; got none.")
     problems = []
     keys: dict[object, MeasuredLiquid] = {}
-    folders: dict[str, MeasuredLiquid] = {}
     for liquid in mixtures:
         first = keys.setdefault(liquid.key, liquid)
-        place = folders.setdefault(folder_of(liquid).lower(), liquid)
         if first is not liquid:
             problems.append(f"{liquid.name} comes twice, first as {first.liquid!r}.")
-        elif place is not liquid:
-            problems.append(
-                f"{liquid.liquid!r} and {place.liquid!r} would share a folder: rename a file."
-            )
         if options.at_density == "measured" and "density" not in liquid.measured:
             problems.append(
                 f"{liquid.name} has no measured density to hold: give it, or hold that which is "
@@ -252,6 +247,7 @@ def _check(
             _check_content(liquid, options, calculator)
         except ScikdError as error:
             problems.append(f"{liquid.name}: {error}")
+    problems += shared_folders([(one.liquid, folder_of(one)) for one in keys.values()])
     if problems:
         raise InvalidInputError(f"Cannot run these mixtures. {' '.join(problems)}")
 

@@ -28,7 +28,6 @@ import torch
 from scikd._atomic import new_folder
 from scikd._devices import choose_device
 from scikd._distributed import joined_processes
-from scikd._options import check_choices
 from scikd._progress import Progress
 from scikd.aggregation import as_aggregator
 from scikd.exceptions import InvalidInputError
@@ -126,7 +125,6 @@ class DistillationOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, all at once."""
-        check_choices(self)
         super().__post_init__()
         if self.student == "new" and self.initial is None and self.parameters == "readout":
             message = (

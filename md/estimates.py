@@ -49,6 +49,7 @@ WORST_FIT = 6.0  # standard deviations of the misfit from what chance allows
 # errors that are up to twice too wide.
 WIDENING = 1.15
 FEWEST_BLOCKS = 4  # whose scatter tells the error of a mean
+FEWEST_VALUES = 2 * FEWEST_BLOCKS  # of which `block_average` knows an error
 # Independent ones, in a series whose mean is asked for, by its widened error; in truth some ten.
 # Asking for more would favour those whose error is too small by chance: fewer would be right.
 FEWEST_STRETCHES = 5.0
@@ -276,7 +277,7 @@ def block_average(values: Any) -> tuple[float, float]:
     if not len(blocks):
         raise InvalidInputError("Expected at least one value to average; got none.")
     mean = float(blocks.mean())
-    if len(blocks) < 2 * FEWEST_BLOCKS:
+    if len(blocks) < FEWEST_VALUES:
         return mean, math.nan
     if np.ptp(blocks) <= 1e-12 * abs(mean):  # rounding is no fluctuation
         return mean, 0.0

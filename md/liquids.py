@@ -14,7 +14,6 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
-from scikd._options import check_choices
 from scikd._progress import Progress, track
 from scikd.ensemble import TeacherEnsemble
 from scikd.exceptions import InvalidInputError
@@ -64,7 +63,6 @@ class LiquidsOptions(DynamicsOptions):
     output: str = "liquids"
 
     def __post_init__(self) -> None:
-        check_choices(self)
         super().__post_init__()
         problems = [
             f"{name} >= 1, got {getattr(self, name)}"

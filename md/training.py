@@ -13,7 +13,7 @@ import torch
 
 from scikd._devices import choose_device
 from scikd._distributed import joined_processes
-from scikd._options import plain_options
+from scikd._options import check_choices, plain_options
 from scikd._progress import Progress
 from scikd.exceptions import InvalidInputError
 
@@ -194,6 +194,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, all at once."""
+        check_choices(self)
         given = {name: getattr(self, name) for name in (*POSITIVE, *NOT_NEGATIVE, *FRACTIONS)}
         problems = [
             f"{name} is {given[name]!r}, expected more than 0"

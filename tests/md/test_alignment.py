@@ -32,6 +32,7 @@ from scikd.md.frames import from_ase, to_ase
 from scikd.md.liquids import LiquidsOptions
 from scikd.md.pressure import molecular_pressure
 from scikd.md.storage import load_force_field, save_force_field
+from scikd.md.training import TrainingOptions
 from tests.md.test_training import same, weights
 
 SIGMA, EPSILON, MASS = 3.4, 0.0103, 39.948
@@ -475,6 +476,7 @@ def test_options_that_cannot_be_are_refused_in_python_too(tmp_path, changes, sai
     [
         (DistillationOptions, {"student": "nwe"}),
         (DistillationOptions, {"schedule": "cosin"}),
+        (TrainingOptions, {"precision": "float16"}),
         (LiquidsOptions, {"engine": "nmba"}),
         (CampaignOptions, {"at_density": "fond"}),
     ],
