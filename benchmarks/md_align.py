@@ -75,8 +75,8 @@ OPTIONS = AlignmentOptions(
     output=RUNS / "alignment",
     iterations=4,
     n_atoms=300,
-    settling="60ps",
-    time="36ps",
+    settling="50ps",
+    time="50ps",
     equilibration="4ps",
     density_time="60ps",
     timestep=2.0,
@@ -226,9 +226,14 @@ def _changes(result: AlignmentResult) -> Iterator[Row]:
         known = {curve.pair: curve for curve in changes.before.distributions}
         for curve in changes.after.distributions:
             if (first := known.get(curve.pair)) is not None:
-                noise = np.hypot(first.errors, curve.errors)
+                # Boxes of other sizes have other bins, of which the last curve's are taken.
+                values, errors = (
+                    np.interp(curve.distances, first.distances, of_first)
+                    for of_first in (first.values, first.errors)
+                )
+                noise = np.hypot(errors, curve.errors)
                 of = f"{liquid.target.liquid}: change of g(r), {'-'.join(curve.pair)}"
-                yield row(of, _rms(curve.values - first.values), "", noise=_rms(noise))
+                yield row(of, _rms(curve.values - values), "", noise=_rms(noise))
 
 
 def _rms(values: np.ndarray) -> float:
@@ -240,7 +245,8 @@ def _level(first: ForceField, result: AlignmentResult, output: Path) -> Iterator
     if find_spec("tblite") is None:
         sys.stderr.write("GFN2-xTB is not asked: the extra xtb is not installed.\n")
         return
-    model = CalculatorTeacher(ForceFieldCalculator(first, guard="ignore", threads=1), "model")
+    calculator = ForceFieldCalculator(first, guard="ignore", threads=1)
+    model = CalculatorTeacher(calculator, "model", properties=("forces", "stress"))
     teacher = XTBTeacher(properties=("energy", "forces", "stress"))
     for liquid in result.liquids[:N_LEVEL]:
         target = liquid.target

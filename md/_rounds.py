@@ -35,6 +35,9 @@ from .model import ForceField
 if TYPE_CHECKING:
     from .alignment import AlignmentOptions
 
+    # A liquid, its model, how and where it is run, and the frame from which.
+    Task = tuple[DensityTarget, ForceField, AlignmentOptions, Path, AtomicBatch | None]
+
 __all__ = ["Rounds", "Work"]
 
 logger = logging.getLogger("scikd.md.alignment")
@@ -92,7 +95,7 @@ class Work:
             return self
         new = [target for target in self.targets if target.name not in self.boxes]
         folder = self.output / SETTLED
-        tasks = [(target, model, folder / folder_of(target), None) for target in new]
+        tasks = [(target, model, self.options, folder / folder_of(target), None) for target in new]
         found = zip(new, self._fan_out(settle, tasks), strict=True)
         return replace(self, boxes={**self.boxes, **{target.name: box for target, box in found}})
 
@@ -137,10 +140,11 @@ class Work:
         self, model: ForceField, folder: Path, before: Mapping[str, Measured]
     ) -> dict[str, Measured]:
         targets = [target for target in self.targets if not target.held_out]
+        options = self._options(corrected=bool(before))
         tasks = []
         for target in targets:
             last = before[target.name].last if target.name in before else None
-            tasks.append((target, model, folder / folder_of(target), last))
+            tasks.append((target, model, options, folder / folder_of(target), last))
         found = {}
         for target, measured in zip(targets, self._fan_out(measure, tasks), strict=True):
             logger.info("%s: %s to add", target.liquid, measured.shift)
@@ -148,18 +152,28 @@ class Work:
         self._check_errors({name: measured.shift.error for name, measured in found.items()})
         return found
 
+    def _options(self, *, corrected: bool) -> AlignmentOptions:
+        """Return the options of runs: of a corrected model, they start in the box of another."""
+        options = self.options
+        settling, equilibration = (
+            DynamicsOptions(time=time, timestep=options.timestep).n_steps
+            for time in (options.settling, options.equilibration)
+        )
+        longer = corrected and settling > equilibration
+        return replace(options, equilibration=options.settling) if longer else options
+
     def _fan_out(
         self,
         run: Callable[..., Result],
-        tasks: Sequence[tuple[DensityTarget, ForceField, Path, AtomicBatch | None]],
+        tasks: Sequence[Task],
     ) -> Iterator[Result]:
-        """Run targets with models in folders, from a frame or from where they start at first."""
+        """Run tasks, each from its frame, or from where its target starts at first."""
         alone = one_by_one(self.n_jobs)
         runs = [
-            (target, model, self.options, folder,
+            (target, model, options, folder,
              start_of(self.boxes.get(target.name) if last is None else last),
              self.progress if alone else False)
-            for target, model, folder, last in tasks
+            for target, model, options, folder, last in tasks
         ]  # fmt: skip
         shown = False if alone else self.progress
         return fan_out(run, runs, n_jobs=self.n_jobs, description="liquids", progress=shown)
@@ -218,7 +232,13 @@ class Work:
         if DynamicsOptions(time=self.options.density_time).n_steps == 0:
             return {number: {} for number in models}
         tasks = [
-            (target, model, self.output / f"{DENSITY}-{number}" / folder_of(target), None)
+            (
+                target,
+                model,
+                self._options(corrected=number > 0),
+                self.output / f"{DENSITY}-{number}" / folder_of(target),
+                None,
+            )
             for number, model in models.items()
             for target in self.targets
         ]

@@ -111,10 +111,11 @@ class AlignmentOptions:
     time : str, default="50ps"
         Length of a run that measures, after its equilibration.
     settling : str, default="50ps"
-        How long each liquid is run at first, once, before anything is measured: the pressure of a
-        box that was just packed falls by hundreds of bar, for tens of ps.
+        How long each liquid is run at first, and after every correction, before anything is
+        measured: the pressure of a box that was just packed, or of which the model has changed,
+        falls by hundreds of bar, for tens of ps.
     equilibration : str, default="10ps"
-        Of each run.
+        Of each run, where that is not longer.
     density_time : str, default="100ps"
         Length of the runs that give densities before and after, "0ps" for none. They equilibrate
         for a third of it, if that is longer.

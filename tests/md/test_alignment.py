@@ -81,7 +81,8 @@ def argon():
 
 def options(folder, **changes):
     given = {
-        "output": folder, "time": "6ps", "equilibration": "1ps", "density_time": "0ps",
+        "output": folder, "time": "6ps", "equilibration": "1ps", "settling": "0ps",
+        "density_time": "0ps",
         "timestep": 5.0, "interval": 20, "n_frames": 12, "epochs": 12, "threads": 1,
         "device": "cpu", "engine": "numba", "learning_rate": 1e-2, "hold": 0.1,
         "tolerance_bar": 30.0, "parameters": "all",
@@ -602,6 +603,31 @@ def test_boxes_settle_before_anything_is_measured(argon, tmp_path, monkeypatch):
     given = replace(given, output=tmp_path / "other")
     align(argon, [known], options=given, starts={known.liquid: box()}, progress=False)
     assert not (tmp_path / "other" / "settled").exists()
+
+
+def test_boxes_settle_again_after_a_correction(argon, tmp_path, rounds_of, monkeypatch):
+    """The liquid is that of the model before: its pressure falls while it changes."""
+    rounds_of(400.0, 5.0)
+    left_out = []
+
+    def noted(run):
+        def noting(one, model, options, folder, *more):
+            left_out.append((folder.parent.name, options.equilibration))
+            return run(one, model, options, folder, *more)
+
+        return noting
+
+    for name in ("measure", "density_of_target"):
+        monkeypatch.setattr(_rounds, name, noted(getattr(_rounds, name)))
+    given = options(tmp_path, settling="3000fs", equilibration="2ps", density_time="6ps")
+    align(argon, [target()], options=given, starts=STARTS, progress=False)
+    longer = replace(given, equilibration="4ps", output=tmp_path / "longer")
+    align(argon, [target()], options=longer, starts=STARTS, progress=False)
+    names = ("iteration-0", "iteration-1", "density-0", "density-1")
+    assert left_out == [
+        *zip(names, ("2ps", "3000fs") * 2, strict=True),
+        *((name, "4ps") for name in names),
+    ]
 
 
 def test_side_by_side_the_numbers_are_the_same(argon, tmp_path):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import scikd.md
 from benchmarks import md_align
 from benchmarks.__main__ import main
 from scikd.md.molecules import get_species, parse_mixture
+from scikd.md.structure import RadialDistribution
 
 
 def law(ec, salt):
@@ -51,6 +54,24 @@ def test_without_data_it_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(md_align, "NEAT", tmp_path / "none.csv")
     assert md_align.run() == []
     assert "set SCIKD_DATA" in capsys.readouterr().err
+
+
+def test_curves_of_boxes_of_other_sizes_are_compared_where_both_reach():
+    def known(reach, n_bins, level):
+        middle = (np.arange(n_bins) + 0.5) * reach / n_bins
+        values = 1.0 + np.sin(middle) + level
+        curve = RadialDistribution(
+            ("Li", "O"), middle, values, 0.1 + 0 * middle, middle, None, None
+        )
+        return SimpleNamespace(distributions=[curve])
+
+    changes = SimpleNamespace(
+        forces=1.0, of_forces=100.0, before=known(7.3, 146, 0.0), after=known(7.2, 144, 0.25)
+    )
+    liquid = SimpleNamespace(target=SimpleNamespace(liquid="salt"), changes=changes)
+    _, found = md_align._changes(SimpleNamespace(liquids=[liquid]))
+    assert found["value"] == pytest.approx(0.25, abs=1e-3)
+    assert found["name"] == "salt: change of g(r), Li-O"
 
 
 def test_the_quick_benchmark_runs(tmp_path, monkeypatch):
