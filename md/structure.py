@@ -175,7 +175,7 @@ def solvation_shells(
     cation, anion : str
         Species; the distance is from the atom of the cation to the nearest of the anion.
     cutoff : float or None, default=None
-        In Å; None is the first minimum of their radial distribution.
+        In Å; None is the first minimum of the radial distribution of that distance.
 
     Raises
     ------
