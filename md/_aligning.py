@@ -217,6 +217,8 @@ def _run(
     progress: Progress,
     verdict: str,
 ) -> DynamicsResult:
+    if start is not None:  # a frame of a liquid: a minimisation would set it back by picoseconds
+        run = replace(run, minimise_steps=0)
     try:
         return run_dynamics(run, atoms=start, calculator=calculator, progress=progress)
     except DynamicsError as reason:

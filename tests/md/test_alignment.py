@@ -594,8 +594,10 @@ def test_boxes_settle_before_anything_is_measured(argon, tmp_path, monkeypatch):
     assert set(begun) == {"settled", "iteration-0", "density-0"}
     settled, start, box_then = begun.pop("settled")
     assert (settled.ensemble, settled.time, start) == ("nvt", "0.5ps", None)
+    assert settled.minimise_steps > 0
     for run, atoms, _ in begun.values():
         np.testing.assert_allclose(atoms.positions, box_then.positions)
+        assert run.minimise_steps == 0
         assert run.n_equilibration * run.timestep == (500 if run.ensemble == "npt" else 200)
     begun.clear()
     align(argon, [known], options=given, progress=False)
